@@ -1,0 +1,64 @@
+# One virtual environment, built once and rebuilt when pyproject.toml or constraints.txt changes.
+#   make PYTHON=python3.12 test                                   another interpreter
+#   make TORCH_INDEX=https://download.pytorch.org/whl/cpu test    torch without CUDA, where PyPI's wheel brings it
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-slow lint bench docs clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1: /p' $(firstword $(MAKEFILE_LIST)) | awk -F': ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppl-models needs Python 3.11 or newer, and $(PYTHON) is %d.%d: run make PYTHON=python3.11 (or newer)" % sys.version_info[:2])'
+	@echo "Creating $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing torch into $(VENV) (the one large download) ..."
+	@# torch first and alone: the constraint pins it, and no other index is asked for it
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@echo "Installing ppl-models and its test tools into $(VENV) ..."
+	@$(PIP) -e ".[test]"
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "Installing the documentation tools into $(VENV) ..."
+	@$(PIP) -e ".[docs]"
+	@touch $@
+
+demo: $(VENV)/.installed  ## train a VAE on 8x8 digits, evaluate it, write a report page
+	@rm -rf runs/demo
+	$(BIN)/ppl train vae --data digits --epochs 100 --out runs/demo
+	$(BIN)/ppl evaluate runs/demo --k 1,5,50,5000
+	@echo "The report: $(CURDIR)/runs/demo/report.html"
+
+test: $(VENV)/.installed  ## the test suite, without the slow tests
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed  ## the slow tests alone
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/.installed  ## every script in benchmarks/, one after the other
+	@for script in benchmarks/*.py; do \
+	    [ -e "$$script" ] || continue; \
+	    echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	done
+
+docs: $(VENV)/.installed-docs  ## the documentation, warnings as errors, and its doctests
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -q -W --keep-going -b doctest docs docs/_build/doctest
+	@echo "The documentation: $(CURDIR)/docs/_build/html/index.html"
+
+clean:  ## remove the environment, caches and built documentation; runs/ stays
+	rm -rf .venv .venv-ci docs/_build .pytest_cache .ruff_cache build dist *.egg-info
+	find ppl_models inference tests benchmarks examples docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,61 @@
+"""The command's frame: its sub-commands, and one sentence with an exit code for whatever goes wrong."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+__all__ = ["app", "guarded", "main", "train_app"]
+
+_STYLE: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
+app = typer.Typer(
+    help="Deep directed generative models: train, evaluate, sample. `--debug` shows tracebacks.", **_STYLE
+)
+train_app = typer.Typer(help="Train a model on a data set, or go on with a run.", add_completion=False)
+app.add_typer(train_app, name="train")
+
+_debug = False
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors of a command into one sentence on standard error and an exit code that is not 0."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt as stop:
+            _say(str(stop) or "stopped by the user")
+            raise typer.Exit(130) from None
+        except OSError as error:
+            if _debug:
+                raise
+            what = f"{error.filename}: " if error.filename else ""
+            _say(f"error: {what}{error.strerror or error}: free space or choose another folder with --out")
+            raise typer.Exit(1) from None
+        except (ValueError, MemoryError, RuntimeError) as error:
+            if _debug:
+                raise
+            _say(f"error: {' '.join(str(error).split())}")
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _say(words: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True, highlight=False).print(words, markup=False)
+
+
+def main() -> None:
+    """Run the `ppl` command."""
+    global _debug
+    if "--debug" in sys.argv:
+        sys.argv.remove("--debug")
+        _debug = True
+    from inference.cli import data, evaluate, sample, train  # noqa: F401  (each registers its command)
+
+    app()

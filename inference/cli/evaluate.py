@@ -1,0 +1,94 @@
+"""`ppl evaluate`: the bound on log p(x) of a trained run's test images, for several k at once."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inference.cli.app import app, guarded
+
+__all__ = ["evaluate"]
+
+
+@app.command()
+@guarded
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a folder that `ppl train` wrote")],
+    k: Annotated[str, typer.Option(help="draws for each image, with commas")] = "1,5,50,5000",
+    images: Annotated[int | None, typer.Option(help="test images, drawn at random by --seed; all by default")] = None,
+    seed: Annotated[int, typer.Option(help="of the choice of images and of the draws")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="print evaluation.json instead of the table")] = False,
+) -> None:
+    """Bound log p(x) on test images by importance sampling, in nats per image; writes DIR/evaluation.json."""
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from inference.cli.page import write_page
+    from inference.cli.runs import load_model, open_run, test_rows
+    from inference.cli.train import _integers, make_fabric
+    from inference.comparison.diagnostics import khat
+    from inference.errors import RunError
+    from inference.evidence.importance import active_units, bound_per_datum, importance_weights, summarise
+    from inference.training.checkpoint import write_text
+
+    ks = sorted(set(_integers("k", k)))
+    if ks[0] < 1:
+        raise RunError(f"k is at least 1, got {ks[0]}: pass for example --k 1,5,50,5000")
+    run = open_run(run_dir)
+    pair, _ = load_model(run_dir, run)
+    test = test_rows(run, images, seed)
+    fabric = make_fabric(device, 1, "auto", "32-true", 0)
+    fabric.to_device(pair.owner)
+    start, cpu = time.perf_counter(), time.process_time()
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(f"{len(test.x)} images, {ks[-1]} draws each", total=len(test.x))
+        log_w = importance_weights(
+            pair, test.x, ks[-1], seed=seed, on_rows=lambda rows: bar.update(task, completed=rows)
+        )
+    tails = torch.as_tensor(khat(log_w.numpy()))
+    active, _ = active_units(lambda x: pair.owner.q_z(x.to(fabric.device)).mean.cpu(), test.x)
+    rows = []
+    for each in ks:
+        nats = summarise(bound_per_datum(log_w, each), each)
+        rows.append({"k": each, "mean": nats.mean, "se": nats.se, "images": nats.num_data})
+    rows[-1]["khat"] = None if tails.isnan().all() else float(tails.median())
+    result = {
+        "data": run.variant,
+        "objective": run.objective if run.objective == "elbo" else f"{run.objective}, k={run.k}",
+        "seed": seed,
+        "rows": rows,
+        "active_units": active,
+        "units": run.options["z_dim"],
+        "khat_median": rows[-1]["khat"],
+        "khat_above_0.7": None if tails.isnan().all() else float((tails > 0.7).double().mean()),
+        "seconds": round(time.perf_counter() - start, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+    }
+    write_text(run_dir / "evaluation.json", json.dumps(result, indent=1, allow_nan=False, default=str) + "\n")
+    page = write_page(run_dir, device=str(fabric.device))
+    if as_json:
+        typer.echo(json.dumps(result, indent=1))
+        return
+    _table(result)
+    typer.echo(f"{run_dir / 'evaluation.json'}\n{page}: the report")
+
+
+def _table(result: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{result['data']}: bound on log p(x), nats per image (seed {result['seed']})")
+    for heading in ("k", "L_k", "standard error", "images"):
+        table.add_column(heading, justify="right")
+    for row in result["rows"]:
+        table.add_row(str(row["k"]), f"{row['mean']:.3f}", f"{row['se']:.3f}", str(row["images"]))
+    console = Console()
+    console.print(table)
+    console.print(f"active units: {result['active_units']} of {result['units']}")
+    if result["khat_median"] is not None:
+        share = result["khat_above_0.7"]
+        console.print(f"Pareto k-hat: median {result['khat_median']:.2f}, above 0.7 for {share:.0%} of the images")

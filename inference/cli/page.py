@@ -1,0 +1,77 @@
+"""The report page of a run: pictures from its model, curves from its metrics, the table of its evaluation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference.cli.runs import Run, load_model, open_run, read_metrics, test_rows
+from inference.comparison.figures import image_grid, png_bytes
+from inference.comparison.report import write_run
+
+__all__ = ["grid", "write_page"]
+
+
+def grid(x: Tensor, run: Run, columns: int, gap: int = 3) -> Any:
+    """Rows (n, D) as one picture of n images."""
+    return image_grid(x.detach().cpu().reshape(-1, *run.options["image_shape"]), columns, gap=gap)
+
+
+def write_page(out: Path, device: str) -> Path:
+    """Write DIR/report.html from what lies in DIR."""
+    run = open_run(out)
+    pair, notes = load_model(out, run)
+    evaluation = out / "evaluation.json"
+    result = json.loads(evaluation.read_text()) if evaluation.is_file() else None
+    rows = None
+    if result is not None:
+        rows = [dict(row) for row in result["rows"]]
+        rows[-1] |= {"active_units": result["active_units"], "units": result["units"], "data": result["data"]}
+    history = read_metrics(out)
+    last = history[-1] if history else {}
+    config = {name: value for name, value in run.__dict__.items()}
+    write_run(
+        out / "report.html",
+        title=f"{run.model.upper()} on {run.data}",
+        summary={
+            "data": run.variant,
+            "objective": "ELBO" if run.objective == "elbo" else f"IWAE, k = {run.k}, {run.gradient} gradient",
+            "parameters": sum(p.numel() for p in pair.named_parameters().values()),
+            "epochs": len(history),
+            "steps": last.get("step", 0),
+            "CPU-seconds": round(notes["cpu_seconds"], 1),
+            "seconds": round(notes["seconds"], 1),
+            "device": device,
+        },
+        config=config,
+        history=history,
+        evaluation=rows,
+        images=_pictures(pair.owner, run),
+    )
+    return out / "report.html"
+
+
+def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:
+    if run.options["image_shape"][1] < 2:
+        return []  # rows that are no images
+    model = model.cpu()
+    pictures = []
+    if run.options["z_dim"] == 2:
+        side = 20
+        axis = torch.linspace(-3, 3, side)
+        # the first latent runs to the right, the second up, as on paper
+        z = torch.stack(torch.meshgrid(axis.flip(0), axis, indexing="ij"), -1).flip(-1).reshape(-1, 2)
+        caption = "Decoded means over z in [-3, 3] x [-3, 3]: the survey's Figure 6a."
+        pictures.append(("Latent manifold", caption, png_bytes(grid(model.decode(z), run, side, gap=0))))
+    caption = (
+        f"Decoded means of 64 draws from the prior, z of {run.options['z_dim']} dimensions: the survey's Figure 6b."
+    )
+    pictures.append(("Random samples", caption, png_bytes(grid(model.generate(64, run.seed), run, 16))))
+    x = test_rows(run, None, run.seed).x
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(run.seed))[:32]]
+    pairs = [row for block in x.split(16) for row in (block, model.reconstruct(block))]
+    caption = "Test images, and below each the decoded mean of its code."
+    pictures.append(("Reconstructions", caption, png_bytes(grid(torch.cat(pairs), run, 16))))
+    return pictures

@@ -1,0 +1,120 @@
+"""A run on disk: config.json says how to build the model, checkpoint.safetensors holds what it learned."""
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inference.errors import CheckpointError, RunError
+from inference.pair import Pair, as_pair
+from inference.training.checkpoint import load, restore, write_text
+from inference.training.fit import CHECKPOINT, METRICS
+from ppl_models import VAE, data
+
+__all__ = ["Run", "load_model", "open_run", "test_rows"]
+
+CONFIG = "config.json"
+MODELS = {"vae": VAE}
+
+
+@dataclass
+class Run:
+    """Every choice of a training run, as config.json holds it."""
+
+    model: str
+    options: dict[str, Any]  # the model class's arguments
+    data: str
+    binarize: str  # "static", "dynamic" or "none"
+    objective: str
+    k: int
+    gradient: str
+    epochs: int
+    batch_size: int
+    lr: float
+    lr_final: float
+    seed: int
+    clip_norm: float | None = None
+    kl_warmup: int = 0
+    patience: int | None = None
+    precision: str = "32-true"
+    threads: int = 0
+    checkpoint_epochs: int = 1
+    checkpoint_minutes: float = 10.0
+    tensorboard: bool = False
+    command: str = field(default_factory=lambda: " ".join(["ppl", *sys.argv[1:]]))
+    versions: dict[str, str] = field(default_factory=lambda: _versions())
+
+    def write(self, out: Path) -> None:
+        """Write config.json."""
+        write_text(out / CONFIG, json.dumps(asdict(self), indent=1) + "\n")
+
+    def build(self, mean: torch.Tensor | None = None) -> Any:
+        """The model, untrained; the seed decides its first weights."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            return MODELS[self.model](**self.options, mean=mean)
+
+    @property
+    def variant(self) -> str:
+        """The data variant in words, for tables."""
+        words = {
+            "static": "static binarisation",
+            "dynamic": "dynamic binarisation",
+            "none": "values as they are",
+        }
+        return f"{self.data}, {words[self.binarize]}"
+
+
+def open_run(out: Path) -> Run:
+    """The run in a folder; refuses what `ppl train` did not write."""
+    path = out / CONFIG
+    if not path.is_file():
+        raise CheckpointError(f"{out} holds no run ({CONFIG} is missing): name a folder that `ppl train` wrote")
+    try:
+        raw = json.loads(path.read_text())
+        return Run(**{f.name: raw[f.name] for f in fields(Run) if f.name in raw})
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): train anew into another folder") from None
+
+
+def load_model(out: Path, run: Run) -> tuple[Pair, dict[str, Any]]:
+    """The trained pair of a run, and its checkpoint's notes (history, seconds)."""
+    tensors, meta = load(out / CHECKPOINT)
+    if run.model not in MODELS:
+        raise CheckpointError(f"{out} holds a run of '{run.model}', unknown here: {', '.join(MODELS)} are known")
+    pair = as_pair(run.build())
+    restore(pair, tensors)
+    pair.owner.eval()
+    return pair, meta["run"]
+
+
+def test_rows(run: Run, n: int | None, seed: int) -> data.Dataset:
+    """Test images of a run, n of them drawn by seed, binarised as the run's own data were."""
+    _, test = data.load(run.data, seed=run.seed)
+    generator = torch.Generator().manual_seed(seed)
+    if n is not None:
+        if n < 1:
+            raise RunError(f"the number of images is at least 1, got {n}: pass --images 1000")
+        if n > len(test.x):
+            raise RunError(f"{run.data} has {len(test.x)} test images, fewer than the {n} asked for: lower --images")
+        chosen = torch.randperm(len(test.x), generator=generator)[:n]
+        test = test._replace(x=test.x[chosen], y=None if test.y is None else test.y[chosen])
+    if run.binarize == "dynamic":
+        test = test._replace(x=data.binarize(test.x, generator))
+    return test
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """The history of a run, a mapping an epoch."""
+    path = out / METRICS
+    return [json.loads(line) for line in path.read_text().splitlines() if line] if path.is_file() else []
+
+
+def _versions() -> dict[str, str]:
+    names = ("ppl-models", "torch", "pyro-ppl", "lightning-fabric")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}

@@ -1,0 +1,35 @@
+"""`ppl sample`: images drawn from a trained run, as one PNG."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inference.cli.app import app, guarded
+
+__all__ = ["sample"]
+
+
+@app.command()
+@guarded
+def sample(
+    run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a folder that `ppl train` wrote")],
+    out: Annotated[Path, typer.Option(help="the PNG file to write")],
+    n: Annotated[int, typer.Option("-n", help="number of images")] = 64,
+    seed: Annotated[int, typer.Option(help="of the draws")] = 0,
+) -> None:
+    """Draw z from the prior and save the mean images as a grid."""
+    from inference.cli.page import grid
+    from inference.cli.runs import load_model, open_run
+    from inference.comparison.figures import save_png
+    from inference.errors import RunError
+
+    if n < 1:
+        raise RunError(f"the number of images is at least 1, got {n}: pass -n 64")
+    if out.suffix.lower() != ".png":
+        raise RunError(f"--out names a PNG file, got {out}: pass --out {out.with_suffix('.png')}")
+    run = open_run(run_dir)
+    pair, _ = load_model(run_dir, run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_png(grid(pair.owner.generate(n, seed), run, columns=max(1, round(n**0.5))), out)
+    typer.echo(str(out))

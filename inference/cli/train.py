@@ -1,0 +1,206 @@
+"""`ppl train`: build the pair, its bound and its data from words; fit; write the page."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from inference.cli.app import guarded, train_app
+from inference.errors import RunError
+
+__all__ = ["train", "vae"]
+
+Text = Annotated[str, typer.Option()]
+
+
+@train_app.callback(invoke_without_command=True)
+@guarded
+def train(
+    context: typer.Context,
+    resume: Annotated[Path | None, typer.Option(help="folder of a run to go on with")] = None,
+    epochs: Annotated[int | None, typer.Option(help="with --resume: train to this many epochs")] = None,
+    device: Annotated[str, typer.Option(help="with --resume: cpu, cuda or auto")] = "auto",
+) -> None:
+    """Train a model: `ppl train vae --data digits --out runs/a`; go on: `ppl train --resume runs/a`."""
+    if resume is not None:
+        from inference.cli.runs import open_run
+
+        run = open_run(resume)
+        run.epochs = epochs or run.epochs
+        _train(run, resume, device=device, devices=1, strategy="auto", resume=True)
+    elif context.invoked_subcommand is None:
+        raise RunError("name a model (`ppl train vae --help`) or a run to go on with (`ppl train --resume DIR`)")
+
+
+@train_app.command()
+@guarded
+def vae(
+    data: Annotated[str, typer.Option(help="a name from `ppl data`, or a .npy, .npz or folder of images")],
+    out: Annotated[Path, typer.Option(help="folder for the run; must be new or empty")],
+    objective: Annotated[str, typer.Option(help="elbo or iwae")] = "elbo",
+    k: Annotated[int | None, typer.Option(help="samples per datum: 1 for elbo, 5 for iwae")] = None,
+    gradient: Annotated[str, typer.Option(help="of iwae: plain, or dreg (doubly reparameterised)")] = "plain",
+    z_dim: Annotated[int, typer.Option(help="latent dimensions")] = 50,
+    hidden: Annotated[
+        str, typer.Option(help="units of the encoder's hidden layers; the decoder mirrors them")
+    ] = "200,200",
+    activation: Annotated[str, typer.Option(help="tanh, relu, softplus, elu or gelu")] = "tanh",
+    likelihood: Annotated[str, typer.Option(help="bernoulli or gaussian")] = "bernoulli",
+    conv: Annotated[bool, typer.Option(help="convolutional networks; --hidden CHANNELS,UNITS")] = False,
+    binarize: Annotated[str, typer.Option(help="auto, dynamic (each visit draws grey images anew) or none")] = "auto",
+    epochs: Annotated[int, typer.Option(help="passes over the data")] = 200,
+    batch_size: Annotated[int, typer.Option(help="rows in a step")] = 100,
+    lr: Annotated[float, typer.Option(help="Adam's learning rate at the start")] = 2e-3,
+    lr_final: Annotated[float, typer.Option(help="and at the end; it falls geometrically")] = 3e-5,
+    seed: Annotated[int, typer.Option(help="of weights, batches and draws")] = 0,
+    clip_norm: Annotated[float | None, typer.Option(help="largest norm of the gradient")] = None,
+    kl_warmup: Annotated[int, typer.Option(help="epochs over which the regulariser's weight rises to 1")] = 0,
+    patience: Annotated[
+        int | None, typer.Option(help="stop after so many epochs without a better held-out bound")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
+    devices: Annotated[int, typer.Option(help="processes, one a device")] = 1,
+    strategy: Annotated[str, typer.Option(help="of several processes: auto or ddp")] = "auto",
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed")] = "32-true",
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch its own choice")] = 0,
+    checkpoint_epochs: Annotated[int, typer.Option(help="a checkpoint after so many epochs")] = 1,
+    checkpoint_minutes: Annotated[float, typer.Option(help="and after so many minutes")] = 10.0,
+    tensorboard: Annotated[bool, typer.Option(help="log to OUT/tensorboard too")] = False,
+) -> None:
+    """Train a variational autoencoder (Kingma & Welling 2014) on images."""
+    from inference.cli.runs import Run
+
+    run = Run(
+        model="vae",
+        options={
+            "z_dim": z_dim, "hidden": _integers("hidden", hidden), "activation": activation,
+            "likelihood": likelihood, "conv": conv,
+        },
+        data=data, binarize=binarize, objective=objective,
+        k=(5 if objective == "iwae" else 1) if k is None else k,
+        gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final, seed=seed,
+        clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience, precision=precision, threads=threads,
+        checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
+    )  # fmt: skip
+    _train(run, out, device=device, devices=devices, strategy=strategy, resume=False)
+
+
+def _train(run: Any, out: Path, *, device: str, devices: int, strategy: str, resume: bool) -> None:
+    """The one path of a new run and a resumed one: everything is checked before the first byte is written."""
+    import torch
+
+    from inference.cli.page import write_page
+    from inference.cli.runs import CONFIG
+    from inference.training.fit import Saving, exponential, fit
+    from inference.vi.svi import SVI
+    from ppl_models import data as datasets
+
+    if run.lr <= 0 or run.lr_final <= 0:
+        raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
+    objective = make_objective(run)
+    fabric = make_fabric(device, devices, strategy, run.precision, run.threads)
+    train_set, _ = datasets.load(run.data, seed=run.seed)
+    _settle(run, train_set)
+    held_out = None
+    if run.patience is not None:
+        train_set, held_out = datasets.hold_out(train_set, 0.1, run.seed)
+    model = run.build(mean=train_set.x.mean(0))
+    batches = datasets.Batches(train_set.x, run.batch_size, binarize=run.binarize == "dynamic")
+    svi = SVI(
+        model,
+        objective,
+        lambda parameters: torch.optim.Adam(parameters, run.lr, fused=True),
+        clip_norm=run.clip_norm,
+        kl_warmup_steps=run.kl_warmup * len(batches),
+    )
+    if not resume and fabric.is_global_zero:
+        _claim(out)
+        run.write(out)
+    fit(
+        svi, batches, run.epochs, run.seed,
+        saving=Saving(out, run.checkpoint_epochs, run.checkpoint_minutes, run.tensorboard),
+        resume=resume,
+        schedule=exponential(run.lr_final / run.lr),
+        validate=None if held_out is None else _validator(svi, held_out.x, run),
+        patience=run.patience,
+        fabric=fabric,
+        progress=True,
+    )  # fmt: skip
+    if fabric.is_global_zero:
+        if resume:
+            run.write(out)
+        page = write_page(out, device=str(fabric.device))
+        typer.echo(f"{out / CONFIG}: the run\n{page}: the report")
+
+
+def make_objective(run: Any) -> Any:
+    """The bound that the words of a run name."""
+    from inference.vi.objectives import IWAE, TraceELBO
+
+    if run.objective == "elbo":
+        return TraceELBO(num_particles=run.k)
+    if run.objective == "iwae":
+        return IWAE(run.k, run.gradient)
+    raise RunError(f"unknown objective '{run.objective}': choose elbo or iwae")
+
+
+def make_fabric(device: str, devices: int, strategy: str, precision: str, threads: int) -> Any:
+    """A launched Lightning Fabric."""
+    import torch
+    from lightning_fabric import Fabric
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise RunError(f"unknown device '{device}': choose cpu, cuda or auto")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RunError("this machine has no CUDA device that torch can use: pass --device cpu")
+    if precision not in ("32-true", "bf16-mixed"):
+        raise RunError(f"unknown precision '{precision}': choose 32-true or bf16-mixed")
+    if devices < 1 or threads < 0:
+        raise RunError(f"--devices is at least 1 and --threads at least 0, got {devices} and {threads}")
+    if threads:
+        torch.set_num_threads(threads)
+    accelerator: Any = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def _settle(run: Any, train_set: Any) -> None:
+    """Fill in what the data decide: sizes, image shape, kind of binarisation."""
+    binary = bool(((train_set.x == 0) | (train_set.x == 1)).all())
+    if run.binarize == "auto":
+        bernoulli = run.options.get("likelihood") == "bernoulli"
+        run.binarize = "static" if binary else ("dynamic" if bernoulli else "none")
+    elif run.binarize == "dynamic" and binary:
+        raise RunError(f"{run.data} is binary already, so there is no grey value to draw from: leave --binarize out")
+    elif run.binarize not in ("static", "dynamic", "none"):
+        raise RunError(f"unknown binarisation '{run.binarize}': choose auto, dynamic or none")
+    if run.batch_size > len(train_set.x):
+        run.batch_size = len(train_set.x)
+    shape = train_set.image_shape
+    run.options |= {"x_dim": train_set.x.shape[1], "image_shape": list(shape)}
+
+
+def _claim(out: Path) -> None:
+    """Make the run's folder; refuse one that holds anything."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} exists and is not empty: choose another --out, or go on with `ppl train --resume {out}`")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _validator(svi: Any, x: Any, run: Any) -> Any:
+    from inference.evidence.importance import log_marginal
+    from ppl_models import data as datasets
+
+    if run.binarize == "dynamic":
+        import torch
+
+        x = datasets.binarize(x, torch.Generator().manual_seed(run.seed))
+    return lambda: -log_marginal(svi.pair, x, max(run.k, 1), seed=run.seed).mean
+
+
+def _integers(name: str, words: str) -> list[int]:
+    try:
+        return [int(word) for word in words.split(",")]
+    except ValueError:
+        raise RunError(f"--{name} takes whole numbers with commas, such as 200,200, got '{words}'") from None

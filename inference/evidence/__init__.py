@@ -1,0 +1,1 @@
+"""Log-evidence: what a model says of data."""

@@ -1,0 +1,180 @@
+"""A model and a guide as one object, with a parameter store of their own and their plates read once.
+
+Pyro keeps every `pyro.param` in one global store, so two programs in one process collide. A `Pair` runs its programs
+inside a store of its own. `Pair.structure` runs them once on a batch and reads what every engine needs to know: how deep
+the plates nest, which plate holds the data, which sites are enumerated, and whether each datum has latents of its own.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from .errors import UnsupportedModelError
+
+__all__ = ["Pair", "Structure", "as_pair", "is_latent", "is_stochastic"]
+
+DATA_PLATE = "data"
+
+# Stores of class-based pairs, so that every engine that is handed the same object sees the same parameters.
+_STORES: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+class Structure(NamedTuple):
+    """What one run of a pair shows of its plates and sites."""
+
+    nesting: int  # plates use the dims -1 ... -nesting
+    plate: str  # the data plate's name
+    dim: int  # its dim, negative
+    local: bool  # every latent site lies inside the data plate: one weight for each datum
+    model_enum: frozenset[str]  # sites summed out of the model: marked for enumeration, absent from the guide
+    guide_enum: frozenset[str]  # sites of the guide marked for enumeration
+
+
+def is_stochastic(site: dict[str, Any]) -> bool:
+    """Whether a trace's node is a sample site proper, and not a plate's choice of a subsample."""
+    return site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample"
+
+
+def is_latent(site: dict[str, Any]) -> bool:
+    """Whether a trace's node is an unobserved sample site."""
+    return is_stochastic(site) and not site["is_observed"]
+
+
+class Pair:
+    """A model/guide pair as the engines see it.
+
+    Args:
+        model: a Pyro program of the data.
+        guide: a Pyro program of the same arguments that samples the model's latent sites.
+        owner: the object they are methods of, if any; its parameters belong to the pair.
+    """
+
+    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], owner: Any = None):
+        self.model, self.guide, self.owner = model, guide, owner
+        self._structures: dict[Any, Structure] = {}
+        empty = {"params": {}, "constraints": {}}
+        self._store = empty if owner is None else _STORES.setdefault(owner, empty)
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Within it `pyro.param` reads and writes this pair's own store."""
+        with pyro.get_param_store().scope(self._store):
+            yield
+
+    def named_parameters(self) -> dict[str, nn.Parameter]:
+        """Every trainable leaf by name: of the modules, and of the pair's store (unconstrained)."""
+        found: dict[str, nn.Parameter] = {}
+        seen: set[int] = set()
+        roots = [("", self.owner)] if self.owner is not None else [("model.", self.model), ("guide.", self.guide)]
+        for prefix, root in roots:
+            if isinstance(root, nn.Module):
+                for name, parameter in root.named_parameters():
+                    if id(parameter) not in seen:
+                        seen.add(id(parameter))
+                        found[prefix + name] = parameter
+        for name, parameter in self._store["params"].items():
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                found["store." + name] = parameter
+        return found
+
+    def named_buffers(self) -> dict[str, Tensor]:
+        """Buffers of the pair's modules (running means and the like) by name."""
+        roots = [("", self.owner)] if self.owner is not None else [("model.", self.model), ("guide.", self.guide)]
+        return {p + n: b for p, r in roots if isinstance(r, nn.Module) for n, b in r.named_buffers()}
+
+    def modules(self) -> list[nn.Module]:
+        """The modules that the pair is made of."""
+        roots = [self.owner] if self.owner is not None else [self.model, self.guide]
+        return [root for root in roots if isinstance(root, nn.Module)]
+
+    def structure(self, *batch: Any) -> Structure:
+        """Plates and sites of the pair on such a batch; run once for each kind of batch, the RNG left as it was."""
+        key = tuple(arg.ndim if isinstance(arg, Tensor) else type(arg) for arg in batch)
+        if key not in self._structures:
+            with torch.random.fork_rng(), torch.no_grad(), self.scope(), pyro.validation_enabled(True):
+                guide_trace = poutine.trace(self.guide).get_trace(*batch)
+                model_trace = poutine.trace(poutine.replay(self.model, trace=guide_trace)).get_trace(*batch)
+            self._structures[key] = _read(model_trace, guide_trace)
+        return self._structures[key]
+
+
+def as_pair(pair: Any) -> Pair:
+    """The `Pair` of an object with `.model` and `.guide`, of a tuple (model, guide), or of a Pair itself."""
+    if isinstance(pair, Pair):
+        return pair
+    if isinstance(pair, tuple) and len(pair) == 2 and all(callable(part) for part in pair):
+        return Pair(*pair)
+    if callable(getattr(pair, "model", None)) and callable(getattr(pair, "guide", None)):
+        return Pair(pair.model, pair.guide, owner=pair)
+    raise UnsupportedModelError(
+        f"a pair has .model(*data) and .guide(*data), got {type(pair).__name__}: pass such an object or (model, guide)"
+    )
+
+
+def _read(model_trace: Any, guide_trace: Any) -> Structure:
+    model_sites = {name: site for name, site in model_trace.nodes.items() if is_stochastic(site)}
+    guide_sites = {name: site for name, site in guide_trace.nodes.items() if is_stochastic(site)}
+    latents = {name for name, site in model_sites.items() if is_latent(site)}
+    marked = {
+        name
+        for sites in (guide_sites, model_sites)
+        for name, site in sites.items()
+        if is_latent(site) and site["infer"].get("enumerate") == "parallel"
+    }
+    missing = latents - guide_sites.keys() - marked
+    if missing:
+        raise UnsupportedModelError(
+            f"the guide lacks the model's latent site {_names(missing)}: sample it in the guide, "
+            "or mark it infer={'enumerate': 'parallel'} to sum it out"
+        )
+    extra = {
+        name
+        for name, site in guide_sites.items()
+        if is_latent(site) and not site["infer"].get("is_auxiliary") and name not in latents
+    }
+    if extra:
+        raise UnsupportedModelError(
+            f"the guide samples {_names(extra)}, which is no latent site of the model: "
+            "rename it, or mark it infer={'is_auxiliary': True}"
+        )
+    every = [*model_sites.values(), *guide_sites.values()]
+    frames = {f.name: f for site in every for f in site["cond_indep_stack"] if f.vectorized}
+    plate = _data_plate(model_sites, frames)
+    inside = [any(f.name == plate for f in site["cond_indep_stack"]) for site in every]
+    model_enum = frozenset((latents & marked) - guide_sites.keys())
+    return Structure(
+        nesting=max(-f.dim for f in frames.values()),
+        plate=plate,
+        dim=frames[plate].dim,
+        local=all(inside),
+        model_enum=model_enum,
+        guide_enum=frozenset(marked & guide_sites.keys()),
+    )
+
+
+def _data_plate(model_sites: dict[str, Any], frames: dict[str, Any]) -> str:
+    if DATA_PLATE in frames:
+        return DATA_PLATE
+    stacks = [
+        {f.name for f in site["cond_indep_stack"] if f.vectorized}
+        for site in model_sites.values()
+        if site["is_observed"]
+    ]
+    common = set.intersection(*stacks) if stacks else set()
+    if len(common) == 1:
+        return common.pop()
+    raise UnsupportedModelError(
+        "the model has no data plate, so nothing says which rows are independent: "
+        'put its observed sites inside `with pyro.plate("data", len(x), dim=-1):`'
+    )
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(f"'{name}'" for name in sorted(names))

@@ -1,0 +1,1 @@
+"""Variational inference: bounds, and the step that climbs them."""

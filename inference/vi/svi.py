@@ -1,0 +1,152 @@
+"""Stochastic variational inference: one step is a bound, its gradient, and an ordinary torch.optim update.
+
+Nothing of Pyro's global parameter store is touched: a pair's parameters are its modules' and those of its own store.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from inference.diagnose import nonfinite_site
+from inference.errors import CheckpointError, NonFiniteError, RunError
+from inference.pair import as_pair
+from inference.training.checkpoint import flatten_optimizer, restore, unflatten_optimizer
+from inference.types import Objective
+
+__all__ = ["SVI", "SVIInfo"]
+
+Optimizer = torch.optim.Optimizer
+
+
+class SVIInfo(NamedTuple):
+    """What one step saw, nats per datum: loss = -bound, and its two parts where the objective has them."""
+
+    loss: Tensor
+    reg: Tensor | None
+    rec: Tensor | None
+
+
+class SVI:
+    """Train a model/guide pair on a bound.
+
+    Args:
+        pair: an object with `.model` and `.guide`, or (model, guide), as a Pyro user writes them.
+        objective: the bound: `TraceELBO()`, `TraceEnumELBO()`, `IWAE(k)`.
+        optimizer: a torch optimiser, or a function from parameters to one (`lambda p: Adam(p, 1e-3)`) for pairs whose
+            parameters appear only when they run: autoguides, `pyro.param`.
+        clip_norm: the gradient's largest norm, if any.
+        kl_warmup_steps: steps over which the weight of L_reg rises from 0 to 1 [sonderby2016].
+
+    Raises:
+        RunError (at the first step): the pair has no parameter, or the optimiser misses one that appeared in a run.
+    """
+
+    def __init__(
+        self,
+        pair: Any,
+        objective: Objective,
+        optimizer: Optimizer | Callable[[list[nn.Parameter]], Optimizer],
+        *,
+        clip_norm: float | None = None,
+        kl_warmup_steps: int = 0,
+    ):
+        self.pair = as_pair(pair)
+        self.objective = objective
+        self.clip_norm, self.kl_warmup_steps = clip_norm, kl_warmup_steps
+        self.steps = 0
+        self.optimizers: Sequence[Optimizer] = [optimizer] if isinstance(optimizer, Optimizer) else []
+        self._make_optimizer = None if isinstance(optimizer, Optimizer) else optimizer
+        self._bound = _Bound(self)
+        self._run: Callable[..., Any] = self._bound.forward
+        self._autocast: Callable[[], Any] = nullcontext
+        self._fabric: Any = None
+        self._ready = False
+
+    def setup(self, fabric: Any) -> None:
+        """Take the device, precision and processes of a Lightning Fabric."""
+        self._fabric = fabric
+        for module in self.pair.modules():
+            fabric.to_device(module)
+        self._autocast = fabric.autocast
+
+    def init(self, *batch: Any) -> None:
+        """Run the pair once, so that lazy parameters exist, and give them to the optimiser."""
+        if self._ready:
+            return
+        self.pair.structure(*batch)
+        parameters = {name: p for name, p in self.pair.named_parameters().items() if p.requires_grad}
+        if not parameters:
+            raise RunError("the pair has no parameter to learn: give it an nn.Module, pyro.param or an autoguide")
+        if self._make_optimizer is not None:
+            self.optimizers = [self._make_optimizer(list(parameters.values()))]
+        held = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
+        missed = [name for name, p in parameters.items() if name.startswith("store.") and id(p) not in held]
+        if missed:
+            raise RunError(
+                f"the optimiser does not hold '{missed[0].removeprefix('store.')}', which appeared when the pair ran: "
+                "pass a function, optimizer=lambda parameters: Adam(parameters, 1e-3)"
+            )
+        if self._fabric is not None and self._fabric.world_size > 1:
+            self._run = self._fabric.setup_module(self._bound.adopt(parameters))
+        self._ready = True
+
+    def step(self, *batch: Any) -> SVIInfo:
+        """One update; raises NonFiniteError, the parameters untouched, where the bound is NaN or infinite."""
+        if not self._ready:
+            self.init(*batch)
+        with self._autocast():
+            loss, bound, reg, rec = self._run(*batch)
+        if bound.device.type == "cpu" and not bool(torch.isfinite(loss)):
+            where = nonfinite_site(self.pair, batch)
+            raise NonFiniteError(f"the loss is {float(loss)} at step {self.steps + 1}{where}")
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for optimizer in self.optimizers:
+            if self.clip_norm is not None:
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
+                nn.utils.clip_grad_norm_(parameters, self.clip_norm)
+            optimizer.step()
+        self.steps += 1
+        return SVIInfo(-bound, reg, rec)
+
+    @property
+    def beta(self) -> float:
+        """The weight of L_reg at the coming step."""
+        return 1.0 if self.kl_warmup_steps == 0 else min(1.0, (self.steps + 1) / self.kl_warmup_steps)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Parameters, buffers and optimiser, named."""
+        tensors = {f"parameter.{name}": p.detach() for name, p in self.pair.named_parameters().items()}
+        tensors |= {f"buffer.{name}": b for name, b in self.pair.named_buffers().items()}
+        packed, groups = flatten_optimizer(self.optimizers)
+        return tensors | packed, {"steps": self.steps, "optimizers": groups}
+
+    def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+        """Take up a state in place; `init` must have run where parameters are lazy."""
+        restore(self.pair, tensors)
+        if "optimizers" not in meta or len(meta["optimizers"]) != len(self.optimizers):
+            raise CheckpointError("the checkpoint holds no optimiser of this kind: train anew, or load only the model")
+        unflatten_optimizer(self.optimizers, tensors, meta["optimizers"])
+        self.steps = meta["steps"]
+
+
+class _Bound(nn.Module):
+    """The objective as a module, so that a strategy of several processes can wrap it."""
+
+    def __init__(self, svi: SVI):
+        super().__init__()
+        self.__dict__["svi"] = svi
+
+    def adopt(self, parameters: dict[str, nn.Parameter]) -> "_Bound":
+        for name, parameter in parameters.items():
+            self.register_parameter(name.replace(".", "/"), parameter)
+        return self
+
+    def forward(self, *batch: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        svi = self.__dict__["svi"]
+        estimate = svi.objective(svi.pair, *batch, beta=svi.beta)
+        return estimate.loss, estimate.bound, estimate.reg, estimate.rec

@@ -1,0 +1,6 @@
+"""Models as Pyro model/guide pairs, and the data sets they are trained on."""
+
+from ppl_models import data
+from ppl_models.vae import VAE
+
+__all__ = ["VAE", "data"]

@@ -1,0 +1,44 @@
+"""Data sets as pairs (train, test) of `Dataset`, and `Batches` that walk through them.
+
+    from ppl_models import data
+    train, test = data.mnist()
+    for (x,) in data.Batches(train.x, 100, binarize=True).epoch(0, seed=1):
+        ...
+
+`load` takes a name or a path, `available` lists the names. Nothing is read or downloaded at import. A file is
+looked for in the folder named by the environment variable PPL_DATA, then in the download cache, then at its
+URL, and its checksum is compared every time.
+"""
+
+from ppl_models.data.batches import Batches
+from ppl_models.data.dataset import DataError, Dataset, binarize, hold_out
+from ppl_models.data.loading import Entry, available, load
+from ppl_models.data.named import (
+    bars,
+    binarized_mnist,
+    caltech101_silhouettes,
+    cifar10,
+    digits,
+    fashion_mnist,
+    mnist,
+    omniglot,
+)
+
+__all__ = [
+    "Batches",
+    "DataError",
+    "Dataset",
+    "Entry",
+    "available",
+    "bars",
+    "binarize",
+    "binarized_mnist",
+    "caltech101_silhouettes",
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "hold_out",
+    "load",
+    "mnist",
+    "omniglot",
+]

@@ -1,0 +1,146 @@
+"""Network pieces that the models share: no Pyro programs, no losses."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+__all__ = ["ACTIVATIONS", "BernoulliVector", "GaussianHead", "conv_decoder", "conv_encoder", "fold", "mlp"]
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU, "gelu": nn.GELU,
+}  # fmt: skip
+
+
+def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.Tanh, *, end: bool = False) -> nn.Sequential:
+    """Linear layers of the given sizes, Glorot-initialised, an activation between them (and after the last if `end`)."""
+    layers: list[nn.Module] = []
+    for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        linear = nn.Linear(n_in, n_out)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        layers.append(linear)
+        if end or i < len(sizes) - 2:
+            layers.append(activation())
+    return nn.Sequential(*layers)
+
+
+class GaussianHead(nn.Module):
+    """A linear map to the mean and the standard deviation of a diagonal Gaussian: (..., H) -> two of (..., Z)."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.linear = nn.Linear(n_in, 2 * n_out)
+        nn.init.xavier_uniform_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation; the deviation is exp(s/2), s the log variance of [kingma2014vae]."""
+        mean, log_variance = self.linear(h).chunk(2, -1)
+        return mean, (0.5 * log_variance).exp()
+
+
+def fold(net: Callable[[Tensor], Tensor], x: Tensor, event_ndim: int) -> Tensor:
+    """Apply a network that takes one batch dim to (..., *event): every leading dim is folded into one and back.
+
+    Convolutions refuse the particle dim that Pyro's plates put before the batch.
+    """
+    lead = x.shape[: x.dim() - event_ndim]
+    out = net(x.reshape(-1, *x.shape[x.dim() - event_ndim :]))
+    return out.reshape(*lead, *out.shape[1:])
+
+
+def conv_encoder(
+    shape: tuple[int, int, int], channels: int, n_out: int, activation: Callable[[], nn.Module]
+) -> nn.Module:
+    """Two strided convolutions and a linear layer: flat images (N, C*H*W) -> (N, n_out)."""
+    c, h, w = shape
+    flat = 2 * channels * -(-h // 4) * -(-w // 4)
+    return nn.Sequential(
+        nn.Unflatten(-1, shape),
+        nn.Conv2d(c, channels, 3, 2, 1), activation(),
+        nn.Conv2d(channels, 2 * channels, 3, 2, 1), activation(),
+        nn.Flatten(), nn.Linear(flat, n_out), activation(),
+    )  # fmt: skip
+
+
+def conv_decoder(
+    shape: tuple[int, int, int], channels: int, n_in: int, activation: Callable[[], nn.Module]
+) -> nn.Module:
+    """The encoder's mirror: (N, n_in) -> (N, C*H*W), for any height and width."""
+    c, h, w = shape
+    h2, w2 = -(-h // 2), -(-w // 2)
+    h4, w4 = -(-h // 4), -(-w // 4)
+    return nn.Sequential(
+        nn.Linear(n_in, 2 * channels * h4 * w4), activation(),
+        nn.Unflatten(-1, (2 * channels, h4, w4)),
+        nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1 if h4 * 2 == h2 and w4 * 2 == w2 else (1, 1)), activation(),
+        _Crop(h2, w2),
+        nn.ConvTranspose2d(channels, c, 4, 2, 1),
+        _Crop(h, w), nn.Flatten(),
+    )  # fmt: skip
+
+
+class _Crop(nn.Module):
+    """Cut an image to a size: strides of two round odd sizes up."""
+
+    def __init__(self, h: int, w: int):
+        super().__init__()
+        self.h, self.w = h, w
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[..., : self.h, : self.w]
+
+
+class _LogProbBernoulli(torch.autograd.Function):
+    """sum_d x_d l_d - softplus(l_d) in three passes over memory forward and three back."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, x)
+        return torch.nn.functional.softplus(logits).neg_().addcmul_(logits, x).sum(-1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        logits, x = ctx.saved_tensors
+        return torch.sigmoid(logits).neg_().add_(x).mul_(grad.unsqueeze(-1)), None
+
+
+class BernoulliVector(TorchDistribution):
+    """Independent pixels: log p(x) = sum_d x_d l_d - log(1 + exp(l_d)), with l the logits.
+
+    The same distribution as Bernoulli(logits=l).to_event(1), in half the passes over memory.
+    Shapes: logits (..., D); event (D,).
+    """
+
+    arg_constraints = {"logits": constraints.real_vector}
+    support = constraints.independent(constraints.boolean, 1)
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None):
+        self.logits = logits
+        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        """Probabilities of ones (..., D)."""
+        return torch.sigmoid(self.logits)
+
+    def expand(self, batch_shape, _instance=None) -> "BernoulliVector":  # noqa: ANN001
+        """The same pixels over a larger batch."""
+        batch_shape = torch.Size(batch_shape)
+        if batch_shape == self.batch_shape:
+            return self
+        return BernoulliVector(self.logits.expand(batch_shape + self.event_shape), validate_args=False)
+
+    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: ANN001, B008
+        """Draw pixels of 0 and 1."""
+        with torch.no_grad():
+            return torch.bernoulli(self.mean.expand(self._extended_shape(sample_shape)))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of each image, nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        return _LogProbBernoulli.apply(self.logits, value)
