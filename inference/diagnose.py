@@ -6,7 +6,7 @@ import pyro
 import torch
 from pyro import poutine
 
-from .pair import Pair, is_stochastic
+from inference.pair import Pair, is_stochastic
 
 __all__ = ["nonfinite_site"]
 
@@ -17,7 +17,8 @@ def nonfinite_site(pair: Pair, batch: tuple[Any, ...]) -> str:
         guide_trace = poutine.trace(pair.guide).get_trace(*batch)
         model_trace = poutine.trace(poutine.replay(pair.model, trace=guide_trace)).get_trace(*batch)
         for program, trace in (("guide", guide_trace), ("model", model_trace)):
-            for name, site in trace.nodes.items():
+            nodes: Any = trace.nodes
+            for name, site in nodes.items():
                 if is_stochastic(site):
                     log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
                     if not bool(torch.isfinite(log_prob).all()):

@@ -1,14 +1,14 @@
 """Discrete sites summed out exactly, inside each particle's weight.
 
-A site marked infer={"enumerate": "parallel"} takes all its values at once, each on a tensor dim of its own. With y such a
+A site marked infer={"enumerate": "parallel"} takes all its values at once, on a tensor dim of its own. With y such a
 site and z_k a sample,
 
     in the model alone:       log w_k = log sum_y p(x, y, z_k) - log q(z_k | x)
     in model and guide:       log w_k = log sum_y p(x, y, z_ky) / q(z_ky | x, y),    the guide's q(y | x) cancelling
 
 so that the mean of w_k is p(x) for every k. TraceEnumELBO takes the guide's expectation instead:
-sum_y q(y | x) [log p(x, y, z_y) - log q(y, z_y | x)] (the survey's Equation 9). The sum over the model's own sites is Pyro's
-tensor contraction, which follows plates and Markov chains.
+sum_y q(y | x) [log p(x, y, z_y) - log q(y, z_y | x)] (the survey's Equation 9). The sum over the model's own sites is
+Pyro's tensor contraction, which follows plates and Markov chains.
 """
 
 from collections import OrderedDict
@@ -23,9 +23,9 @@ from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.util import prune_subsample_sites
 from torch import Tensor
 
-from .errors import UnsupportedModelError
-from .pair import Pair, Structure, is_latent, is_stochastic
-from .weights import Weights, check_k, layout_of, run
+from inference.errors import UnsupportedModelError
+from inference.pair import Pair, Structure, is_latent, is_stochastic
+from inference.weights import Layout, Weights, check_k, layout_of, run
 
 __all__ = ["Branches", "branches", "weigh_enumerated"]
 
@@ -74,18 +74,18 @@ def branches(pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure) -
     rec: Any = 0.0
     reg: Any = 0.0
     for name, site in model.items():
-        term = _masked(site)
-        scale = site["scale"] / layout.scale if _inside(site, structure.plate) else site["scale"]
+        term: Any = _masked(site)  # packed: it carries its dims' names
         if summed.isdisjoint(term._pyro_dims) and name not in structure.model_enum:
-            value = _units(packed.unpack(term, to_dim), edge, layout) * _factor(site, layout, structure, scale)
+            value = _units(packed.unpack(term, to_dim), edge, layout) * _scale(site, layout)
             if is_latent(site):
                 reg = reg + value
             else:
                 rec = rec + value
             continue
-        if float(scale) != 1.0:
+        own = float(_own_scale(site, layout))
+        if own != 1.0:
             raise UnsupportedModelError(
-                f"site '{name}' depends on an enumerated site and has a scale of its own ({float(scale):g}): "
+                f"site '{name}' depends on an enumerated site and has a scale of its own ({own:g}): "
                 "remove poutine.scale or the inner plate's subsample there"
             )
         ordinal = frozenset(symbols[f.name] for f in site["cond_indep_stack"] if f.vectorized)
@@ -97,16 +97,16 @@ def branches(pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure) -
     score: Any = None
     once: Any = None
     for name, site in guide.items():
-        scale = site["scale"] / layout.scale if _inside(site, structure.plate) else site["scale"]
-        value = packed.unpack(_masked(site), to_dim)
-        value = _units(value, edge, layout) * _factor(site, layout, structure, scale)
+        value = _units(packed.unpack(_masked(site), to_dim), edge, layout) * _scale(site, layout)
         reg = reg - value
         if name in structure.guide_enum:
             _check_guide_site(name, site, structure)
             log_q = log_q + value
         elif not site["fn"].has_rsample:
-            score = value if score is None else score + value
-            sampled = value.flatten(0, -3).sum(0)
+            # the score is that of the draw itself: scales and masks are in the bound that it multiplies
+            drawn = _units(packed.unpack(site["packed"]["unscaled_log_prob"], to_dim), edge, layout)
+            score = drawn if score is None else score + drawn
+            sampled = drawn.flatten(0, -3).sum(0)
             once = sampled if once is None else once + sampled
 
     total = rec + reg + log_q
@@ -139,7 +139,7 @@ def _trace(pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure) -> 
 
 
 def _contract(
-    model: dict[str, Any], factors: Any, summed: set[str], symbols: Any, to_dim: Any, edge: int, layout: Any,
+    model: dict[str, Any], factors: Any, summed: set[str], symbols: Any, to_dim: Any, edge: int, layout: Layout,
     structure: Structure,
 ) -> Tensor:  # fmt: skip
     """Sum the model's own enumerated sites out of the factors that know of them."""
@@ -161,16 +161,21 @@ def _masked(site: dict[str, Any]) -> Tensor:
     return packed.scale_and_mask(site["packed"]["unscaled_log_prob"], mask=site["packed"]["mask"])
 
 
-def _factor(site: dict[str, Any], layout: Any, structure: Structure, scale: Any) -> Any:
-    """The scale of a site's term: without the data plate's where units are data, with it where they are not."""
-    return scale if layout.data is not None else site["scale"]
+def _own_scale(site: dict[str, Any], layout: Layout) -> Any:
+    """The scale that the user set on a site, without that of the data plate's subsample."""
+    return site["scale"] / layout.scale if _inside(site, layout.plate) else site["scale"]
+
+
+def _scale(site: dict[str, Any], layout: Layout) -> Any:
+    """What a site's term is multiplied by: one weight for all data counts the rows that a subsample left out."""
+    return _own_scale(site, layout) if layout.data is not None else site["scale"]
 
 
 def _inside(site: dict[str, Any], plate: str) -> bool:
     return any(f.name == plate for f in site["cond_indep_stack"])
 
 
-def _units(value: Tensor, edge: int, layout: Any) -> Tensor:
+def _units(value: Tensor, edge: int, layout: Layout) -> Tensor:
     """Sum every dim but branches, particles and data: -> (branches..., K or 1, N or 1)."""
     value = value.reshape((1,) * (-edge - value.dim()) + value.shape) if value.dim() < -edge else value
     drop = [d for d in range(edge, 0) if d not in (layout.particles, layout.data)]

@@ -1,8 +1,9 @@
 """A model and a guide as one object, with a parameter store of their own and their plates read once.
 
 Pyro keeps every `pyro.param` in one global store, so two programs in one process collide. A `Pair` runs its programs
-inside a store of its own. `Pair.structure` runs them once on a batch and reads what every engine needs to know: how deep
-the plates nest, which plate holds the data, which sites are enumerated, and whether each datum has latents of its own.
+inside a store of its own. `Pair.structure` runs them once on a batch and reads what every engine needs to know: how
+deep the plates nest, which plate holds the data, which sites are enumerated, and whether each datum has latents of its
+own.
 """
 
 import weakref
@@ -15,7 +16,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from .errors import UnsupportedModelError
+from inference.errors import UnsupportedModelError
 
 __all__ = ["Pair", "Structure", "as_pair", "is_latent", "is_stochastic"]
 
@@ -58,8 +59,8 @@ class Pair:
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], owner: Any = None):
         self.model, self.guide, self.owner = model, guide, owner
         self._structures: dict[Any, Structure] = {}
-        empty = {"params": {}, "constraints": {}}
-        self._store = empty if owner is None else _STORES.setdefault(owner, empty)
+        empty: dict[str, Any] = {"params": {}, "constraints": {}}
+        self._store: Any = empty if owner is None else _store_of(owner, empty)
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -71,36 +72,52 @@ class Pair:
         """Every trainable leaf by name: of the modules, and of the pair's store (unconstrained)."""
         found: dict[str, nn.Parameter] = {}
         seen: set[int] = set()
-        roots = [("", self.owner)] if self.owner is not None else [("model.", self.model), ("guide.", self.guide)]
-        for prefix, root in roots:
-            if isinstance(root, nn.Module):
-                for name, parameter in root.named_parameters():
-                    if id(parameter) not in seen:
-                        seen.add(id(parameter))
-                        found[prefix + name] = parameter
+        for prefix, root in self._roots():
+            for name, parameter in root.named_parameters():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    found[prefix + name] = parameter
         for name, parameter in self._store["params"].items():
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 found["store." + name] = parameter
         return found
 
+    def owns_parameters(self) -> bool:
+        """Whether a program has called pyro.param or pyro.module: parameters that only this pair's store holds."""
+        return bool(self._store["params"])
+
     def named_buffers(self) -> dict[str, Tensor]:
         """Buffers of the pair's modules (running means and the like) by name."""
-        roots = [("", self.owner)] if self.owner is not None else [("model.", self.model), ("guide.", self.guide)]
-        return {p + n: b for p, r in roots if isinstance(r, nn.Module) for n, b in r.named_buffers()}
+        return {prefix + name: buffer for prefix, root in self._roots() for name, buffer in root.named_buffers()}
 
     def modules(self) -> list[nn.Module]:
         """The modules that the pair is made of."""
-        roots = [self.owner] if self.owner is not None else [self.model, self.guide]
-        return [root for root in roots if isinstance(root, nn.Module)]
+        return [root for _, root in self._roots()]
+
+    def _roots(self) -> list[tuple[str, nn.Module]]:
+        """Modules and the prefix of their names; a method, as in `(vae.model, vae.guide)`, stands for its module."""
+        if self.owner is not None:
+            roots = [("", self.owner)]
+        else:
+            parts = (("model.", self.model), ("guide.", self.guide))
+            roots = [(prefix, getattr(part, "__self__", part)) for prefix, part in parts]
+        return [(prefix, root) for prefix, root in roots if isinstance(root, nn.Module)]
 
     def structure(self, *batch: Any) -> Structure:
         """Plates and sites of the pair on such a batch; run once for each kind of batch, the RNG left as it was."""
-        key = tuple(arg.ndim if isinstance(arg, Tensor) else type(arg) for arg in batch)
+        # a flag or a word may switch sites on and off
+        key = tuple(
+            arg.ndim if isinstance(arg, Tensor) else arg if isinstance(arg, bool | str) else type(arg) for arg in batch
+        )
         if key not in self._structures:
+            kept = {name: buffer.clone() for name, buffer in self.named_buffers().items()}
             with torch.random.fork_rng(), torch.no_grad(), self.scope(), pyro.validation_enabled(True):
                 guide_trace = poutine.trace(self.guide).get_trace(*batch)
                 model_trace = poutine.trace(poutine.replay(self.model, trace=guide_trace)).get_trace(*batch)
+            for name, buffer in self.named_buffers().items():
+                if name in kept:
+                    buffer.copy_(kept[name])  # a look at the sites is no step: running means stay
             self._structures[key] = _read(model_trace, guide_trace)
         return self._structures[key]
 
@@ -111,11 +128,19 @@ def as_pair(pair: Any) -> Pair:
         return pair
     if isinstance(pair, tuple) and len(pair) == 2 and all(callable(part) for part in pair):
         return Pair(*pair)
-    if callable(getattr(pair, "model", None)) and callable(getattr(pair, "guide", None)):
-        return Pair(pair.model, pair.guide, owner=pair)
+    model, guide = getattr(pair, "model", None), getattr(pair, "guide", None)
+    if callable(model) and callable(guide):
+        return Pair(model, guide, owner=pair)
     raise UnsupportedModelError(
         f"a pair has .model(*data) and .guide(*data), got {type(pair).__name__}: pass such an object or (model, guide)"
     )
+
+
+def _store_of(owner: Any, empty: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return _STORES.setdefault(owner, empty)
+    except TypeError:  # no weak reference or no hash: a SimpleNamespace, a dataclass
+        return vars(owner).setdefault("_pair_store", empty)
 
 
 def _read(model_trace: Any, guide_trace: Any) -> Structure:

@@ -71,7 +71,10 @@ class Stepper(Protocol):
 class BatchSource(Protocol):
     """An epoch of batches as a pure function of (epoch, seed), so that a run can be taken up in its middle."""
 
-    num_rows: int
+    @property
+    def num_rows(self) -> int:
+        """The rows of an epoch."""
+        ...
 
     def __len__(self) -> int: ...
 

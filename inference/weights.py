@@ -8,18 +8,19 @@ inside each weight; sites that cannot be reparameterised leave a score term, log
 """
 
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from .errors import ShapeError, UnsupportedModelError
-from .pair import Pair, Structure, as_pair, is_latent, is_stochastic
+from inference.errors import ShapeError, UnsupportedModelError
+from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic
 
 __all__ = ["Weights", "log_weights", "weigh"]
 
@@ -29,8 +30,8 @@ _PARTICLES = "_particles"
 class Weights(NamedTuple):
     """Log-weights of K particles on N units, and their parts.
 
-    K is k; N is the number of data in the batch, or 1 where the pair has latents outside the data plate: then one weight
-    belongs to all data together.
+    K is k; N is the number of data in the batch, or 1 where the pair has latents outside the data plate: then one
+    weight belongs to all data together.
     """
 
     log_w: Tensor  # (K, N)
@@ -40,7 +41,7 @@ class Weights(NamedTuple):
     rows: float  # data that the weights speak of: mean nats per datum = sum over N / rows
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """Where the axes of a log-probability lie, counted from the right."""
 
     particles: int | None
@@ -74,7 +75,7 @@ def weigh(
     batch = tuple(batch)
     structure = pair.structure(*batch)
     if enumerate_sites and (structure.model_enum or structure.guide_enum):
-        from .enumeration import weigh_enumerated
+        from inference.enumeration import weigh_enumerated
 
         return weigh_enumerated(pair, batch, k, structure)
     check_k(k)
@@ -92,8 +93,16 @@ def check_k(k: int) -> None:
 
 def run(program: Any, batch: tuple[Any, ...], k: int, structure: Structure) -> Any:
     """The trace of one vectorised run of a program with K particles."""
-    with particles(k, structure):
-        return poutine.trace(program).get_trace(*batch)
+    try:
+        with particles(k, structure):
+            return poutine.trace(program).get_trace(*batch)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if k == 1 or isinstance(error, UnsupportedModelError):
+            raise
+        raise UnsupportedModelError(
+            f"the program does not run with {k} particles at once ({' '.join(str(error).split())}): a leading "
+            "particle dim comes before the data, so index from the right and fold convolutions, or take one particle"
+        ) from error
 
 
 def particles(k: int, structure: Structure) -> Any:
@@ -126,7 +135,9 @@ def weigh_traces(
             log_q = per_unit(log_prob(site, layout), layout)
             reg = reg - log_q
             if not site["fn"].has_rsample:
-                score = log_q if score is None else score + log_q
+                # the score is that of the draw itself: scales and masks are in the bound that it multiplies
+                drawn = per_unit(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), layout)
+                score = drawn if score is None else score + drawn
 
     log_w = reg + rec
     shape = torch.Size((k, log_w.shape[-1]))
@@ -136,7 +147,7 @@ def weigh_traces(
     )  # fmt: skip
 
 
-def layout_of(model_sites: Iterable[dict[str, Any]], k: int, structure: Structure) -> tuple[_Layout, float]:
+def layout_of(model_sites: Iterable[dict[str, Any]], k: int, structure: Structure) -> tuple[Layout, float]:
     """The axes of this run, and how many data its weights speak of; refuses what a per-datum weight cannot say."""
     frames = {f.name: f for site in model_sites for f in site["cond_indep_stack"] if f.vectorized}
     data = frames[structure.plate]
@@ -150,20 +161,20 @@ def layout_of(model_sites: Iterable[dict[str, Any]], k: int, structure: Structur
             )
         if not structure.local and full != data.size:
             raise UnsupportedModelError(
-                f"a latent site outside plate '{structure.plate}' with a subsample of {data.size} of {full} rows has no "
-                "importance weight: pass all rows, or use TraceELBO()"
+                f"a latent site outside plate '{structure.plate}' with a subsample of {data.size} of {full} rows has "
+                "no importance weight: pass all rows, or use TraceELBO()"
             )
     particle_dim = -1 - structure.nesting if k > 1 else None
-    layout = _Layout(particle_dim, structure.dim if structure.local else None, structure.plate, full / data.size)
+    layout = Layout(particle_dim, structure.dim if structure.local else None, structure.plate, full / data.size)
     return layout, float(data.size if structure.local else full)
 
 
-def log_prob(site: dict[str, Any], layout: _Layout) -> Tensor:
+def log_prob(site: dict[str, Any], layout: Layout) -> Tensor:
     """Log-probability of a site's value in nats, masked, without the data plate's own scale where units are data."""
     return scaled(site, site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), layout)
 
 
-def scaled(site: dict[str, Any], value: Tensor, layout: _Layout) -> Tensor:
+def scaled(site: dict[str, Any], value: Tensor, layout: Layout) -> Tensor:
     """A site's term under its mask and the scales that the user set."""
     scale = site["scale"]
     if layout.data is not None and layout.scale != 1.0:
@@ -171,7 +182,7 @@ def scaled(site: dict[str, Any], value: Tensor, layout: _Layout) -> Tensor:
     return scale_and_mask(value, scale, site["mask"])
 
 
-def per_unit(value: Tensor, layout: _Layout) -> Tensor:
+def per_unit(value: Tensor, layout: Layout) -> Tensor:
     """Sum a term over every dim but particles and data: (..., K, ..., N, ...) -> (K or 1, N or 1)."""
     if layout.data is None:
         if layout.particles is None or value.dim() < -layout.particles:
@@ -191,16 +202,24 @@ def per_unit(value: Tensor, layout: _Layout) -> Tensor:
 def _closed_form(model: dict[str, Any], guide: dict[str, Any]) -> dict[str, Tensor]:
     """KL(q || p) for each site of both programs for which torch knows it; a site's event dims are summed."""
     found: dict[str, Tensor] = {}
+    if [n for n in guide if n in model] != [n for n in model if n in guide]:
+        # KL(q(z|a) || p(z|b)) averages over z with b held fixed: wrong where the guide draws b after z
+        return found
     for name, site in guide.items():
         twin = model.get(name)
-        if twin is not None and is_latent(site) and is_latent(twin) and site["mask"] is None and twin["mask"] is None:
-            if site["scale"] != twin["scale"]:
-                continue
-            try:
-                found[name] = kl_divergence(site["fn"], twin["fn"])
-            except NotImplementedError:
-                continue
+        if twin is not None and is_latent(site) and is_latent(twin) and _plain(site) and _plain(twin):
+            if site["scale"] == twin["scale"]:
+                with suppress(NotImplementedError):
+                    found[name] = kl_divergence(site["fn"], twin["fn"])
     return found
+
+
+def _plain(site: dict[str, Any]) -> bool:
+    """Whether a site's divergence is only its distribution's: no mask, no point mass with a density of its own."""
+    fn = site["fn"]
+    while hasattr(fn, "base_dist"):
+        fn = fn.base_dist
+    return site["mask"] is None and not isinstance(fn, Delta)
 
 
 def _expand(part: Any, like: Tensor, shape: torch.Size) -> Tensor:

@@ -15,7 +15,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.Tanh, *, end: bool = False) -> nn.Sequential:
-    """Linear layers of the given sizes, Glorot-initialised, an activation between them (and after the last if `end`)."""
+    """Linear layers of the given sizes, Glorot-initialised, an activation between them (after the last if `end`)."""
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
         linear = nn.Linear(n_in, n_out)
@@ -76,7 +76,7 @@ def conv_decoder(
     return nn.Sequential(
         nn.Linear(n_in, 2 * channels * h4 * w4), activation(),
         nn.Unflatten(-1, (2 * channels, h4, w4)),
-        nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1 if h4 * 2 == h2 and w4 * 2 == w2 else (1, 1)), activation(),
+        nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1), activation(),
         _Crop(h2, w2),
         nn.ConvTranspose2d(channels, c, 4, 2, 1),
         _Crop(h, w), nn.Flatten(),
@@ -95,7 +95,7 @@ class _Crop(nn.Module):
 
 
 class _LogProbBernoulli(torch.autograd.Function):
-    """sum_d x_d l_d - softplus(l_d) in three passes over memory forward and three back."""
+    """sum_d x_d l_d - softplus(l_d) in three passes over memory forward and three back; both of one shape and dtype."""
 
     @staticmethod
     def forward(ctx, logits: Tensor, x: Tensor) -> Tensor:
@@ -103,9 +103,11 @@ class _LogProbBernoulli(torch.autograd.Function):
         return torch.nn.functional.softplus(logits).neg_().addcmul_(logits, x).sum(-1)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
         logits, x = ctx.saved_tensors
-        return torch.sigmoid(logits).neg_().add_(x).mul_(grad.unsqueeze(-1)), None
+        grad = grad.unsqueeze(-1)
+        # not in place on the sigmoid, which a second derivative reads
+        return (x - torch.sigmoid(logits)).mul_(grad), logits * grad if ctx.needs_input_grad[1] else None
 
 
 class BernoulliVector(TorchDistribution):
@@ -115,8 +117,8 @@ class BernoulliVector(TorchDistribution):
     Shapes: logits (..., D); event (D,).
     """
 
-    arg_constraints = {"logits": constraints.real_vector}
-    support = constraints.independent(constraints.boolean, 1)
+    arg_constraints = {"logits": constraints.real_vector}  # pyright: ignore[reportAssignmentType]
+    support = constraints.independent(constraints.boolean, 1)  # pyright: ignore[reportAssignmentType]
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None):
         self.logits = logits
@@ -143,4 +145,7 @@ class BernoulliVector(TorchDistribution):
         """Log-probability of each image, nats."""
         if self._validate_args:
             self._validate_sample(value)
-        return _LogProbBernoulli.apply(self.logits, value)
+        # half precision logits are summed in the data's precision, as autocast does for torch's own Bernoulli
+        dtype = torch.promote_types(self.logits.dtype, value.dtype)
+        logits, value = torch.broadcast_tensors(self.logits.to(dtype), value.to(dtype))
+        return _LogProbBernoulli.apply(logits, value)

@@ -13,7 +13,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .nn import ACTIVATIONS, BernoulliVector, GaussianHead, conv_decoder, conv_encoder, fold, mlp
+from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, conv_decoder, conv_encoder, fold, mlp
 
 __all__ = ["VAE"]
 
@@ -28,8 +28,8 @@ class VAE(nn.Module):
     Args:
         x_dim: D, values of one datum.
         z_dim: Z, latent dimensions.
-        hidden: units of the encoder's hidden layers; the decoder mirrors them. For `conv=True` the first is the number of
-            channels and the second the units of the linear layer.
+        hidden: units of the encoder's hidden layers; the decoder mirrors them. For `conv=True` the first is the number
+            of channels and the last the units of the linear layer.
         activation: "tanh", "relu", "softplus", "elu" or "gelu".
         likelihood: "bernoulli" for x in [0, 1], "gaussian" with one learned deviation for each value of x.
         mean: (D,) of the training data, whose logit (or value) starts the output bias [burda2016].
@@ -37,7 +37,7 @@ class VAE(nn.Module):
         conv: convolutional networks in place of fully connected ones.
 
     Raises:
-        ValueError: a size below 1, an unknown activation or likelihood, an image shape that is not D.
+        ValueError: a size below 1, an unknown activation or likelihood, an image shape or a mean that is not D.
     """
 
     def __init__(
@@ -77,7 +77,8 @@ class VAE(nn.Module):
         """p(x, z) of rows x (N, D)."""
         with pyro.plate("data", len(x), dim=-1):
             zero = x.new_zeros(())
-            z = pyro.sample("z", dist.Normal(zero, zero + 1).expand([self.z_dim]).to_event(1))
+            prior: dist.TorchDistribution = dist.Normal(zero, zero + 1).expand([self.z_dim])  # pyright: ignore
+            z = pyro.sample("z", prior.to_event(1))
             pyro.sample("x", self.p_x(z), obs=x)
 
     def guide(self, x: Tensor) -> None:
@@ -116,6 +117,11 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def _start_at(self, mean: Tensor) -> None:
+        if mean.numel() != self.x_dim:
+            raise ValueError(
+                f"mean holds {mean.numel()} values, not x_dim={self.x_dim}: "
+                "pass the mean of the training rows, x.mean(0)"
+            )
         last = [m for m in self.decoder.modules() if isinstance(m, nn.Linear | nn.ConvTranspose2d)][-1]
         assert last.bias is not None
         if last.bias.shape != mean.shape:  # a convolution has one bias a channel

@@ -1,6 +1,7 @@
 """The command's frame: its sub-commands, and one sentence with an exit code for whatever goes wrong."""
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt as stop:
-            _say(str(stop) or "stopped by the user")
+            if os.environ.get("LOCAL_RANK", "0") == "0":  # Ctrl-C reaches every process of a run: one speaks
+                _say(str(stop) or "stopped by the user")
             raise typer.Exit(130) from None
         except OSError as error:
             if _debug:
@@ -53,9 +55,9 @@ def _say(words: str) -> None:
 def main() -> None:
     """Run the `ppl` command."""
     global _debug
-    if "--debug" in sys.argv:
+    _debug = "--debug" in sys.argv
+    if _debug:
         sys.argv.remove("--debug")
-        _debug = True
     from inference.cli import data, evaluate, sample, train  # noqa: F401  (each registers its command)
 
     app()

@@ -44,17 +44,21 @@ def evaluate(
     fabric = make_fabric(device, 1, "auto", "32-true", 0)
     fabric.to_device(pair.owner)
     start, cpu = time.perf_counter(), time.process_time()
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"{len(test.x)} images, {ks[-1]} draws each", total=len(test.x))
         log_w = importance_weights(
             pair, test.x, ks[-1], seed=seed, on_rows=lambda rows: bar.update(task, completed=rows)
         )
     tails = torch.as_tensor(khat(log_w.numpy()))
-    active, _ = active_units(lambda x: pair.owner.q_z(x.to(fabric.device)).mean.cpu(), test.x)
+    active = None
+    if len(test.x) > 1:  # one image has neither a variance of its means nor a standard error
+        active, _ = active_units(lambda x: pair.owner.q_z(x.to(fabric.device)).mean.cpu(), test.x)
     rows = []
     for each in ks:
         nats = summarise(bound_per_datum(log_w, each), each)
-        rows.append({"k": each, "mean": nats.mean, "se": nats.se, "images": nats.num_data})
+        se = nats.se if nats.num_data > 1 else None
+        rows.append({"k": each, "mean": nats.mean, "se": se, "images": nats.num_data})
     rows[-1]["khat"] = None if tails.isnan().all() else float(tails.median())
     result = {
         "data": run.variant,
@@ -85,10 +89,12 @@ def _table(result: dict) -> None:
     for heading in ("k", "L_k", "standard error", "images"):
         table.add_column(heading, justify="right")
     for row in result["rows"]:
-        table.add_row(str(row["k"]), f"{row['mean']:.3f}", f"{row['se']:.3f}", str(row["images"]))
+        se = "-" if row["se"] is None else f"{row['se']:.3f}"
+        table.add_row(str(row["k"]), f"{row['mean']:.3f}", se, str(row["images"]))
     console = Console()
     console.print(table)
-    console.print(f"active units: {result['active_units']} of {result['units']}")
+    if result["active_units"] is not None:
+        console.print(f"active units: {result['active_units']} of {result['units']}")
     if result["khat_median"] is not None:
         share = result["khat_above_0.7"]
         console.print(f"Pareto k-hat: median {result['khat_median']:.2f}, above 0.7 for {share:.0%} of the images")

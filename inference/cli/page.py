@@ -10,6 +10,7 @@ from torch import Tensor
 from inference.cli.runs import Run, load_model, open_run, read_metrics, test_rows
 from inference.comparison.figures import image_grid, png_bytes
 from inference.comparison.report import write_run
+from inference.errors import CheckpointError
 
 __all__ = ["grid", "write_page"]
 
@@ -24,7 +25,10 @@ def write_page(out: Path, device: str) -> Path:
     run = open_run(out)
     pair, notes = load_model(out, run)
     evaluation = out / "evaluation.json"
-    result = json.loads(evaluation.read_text()) if evaluation.is_file() else None
+    try:
+        result = json.loads(evaluation.read_text()) if evaluation.is_file() else None
+    except ValueError as error:
+        raise CheckpointError(f"{evaluation} is damaged ({error}): delete it and run `ppl evaluate {out}`") from None
     rows = None
     if result is not None:
         rows = [dict(row) for row in result["rows"]]

@@ -13,7 +13,7 @@ import torch
 from inference.errors import CheckpointError, RunError
 from inference.pair import Pair, as_pair
 from inference.training.checkpoint import load, restore, write_text
-from inference.training.fit import CHECKPOINT, METRICS
+from inference.training.run import CHECKPOINT, METRICS
 from ppl_models import VAE, data
 
 __all__ = ["Run", "load_model", "open_run", "test_rows"]
@@ -87,10 +87,14 @@ def load_model(out: Path, run: Run) -> tuple[Pair, dict[str, Any]]:
     tensors, meta = load(out / CHECKPOINT)
     if run.model not in MODELS:
         raise CheckpointError(f"{out} holds a run of '{run.model}', unknown here: {', '.join(MODELS)} are known")
-    pair = as_pair(run.build())
+    try:
+        pair = as_pair(run.build())
+        notes = meta["run"]
+    except (TypeError, KeyError, AssertionError) as error:
+        raise CheckpointError(f"{out / CONFIG} describes no model ({error}): restore it, or train anew") from None
     restore(pair, tensors)
     pair.owner.eval()
-    return pair, meta["run"]
+    return pair, notes
 
 
 def test_rows(run: Run, n: int | None, seed: int) -> data.Dataset:
@@ -112,7 +116,10 @@ def test_rows(run: Run, n: int | None, seed: int) -> data.Dataset:
 def read_metrics(out: Path) -> list[dict[str, Any]]:
     """The history of a run, a mapping an epoch."""
     path = out / METRICS
-    return [json.loads(line) for line in path.read_text().splitlines() if line] if path.is_file() else []
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines() if line] if path.is_file() else []
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}): `ppl train --resume {out}` writes it anew") from None
 
 
 def _versions() -> dict[str, str]:

@@ -27,7 +27,8 @@ def sample(
     if n < 1:
         raise RunError(f"the number of images is at least 1, got {n}: pass -n 64")
     if out.suffix.lower() != ".png":
-        raise RunError(f"--out names a PNG file, got {out}: pass --out {out.with_suffix('.png')}")
+        remedy = out.with_suffix(".png") if out.name else out / "samples.png"
+        raise RunError(f"--out names a PNG file, got {out}: pass --out {remedy}")
     run = open_run(run_dir)
     pair, _ = load_model(run_dir, run)
     out.parent.mkdir(parents=True, exist_ok=True)

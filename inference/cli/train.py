@@ -1,5 +1,8 @@
 """`ppl train`: build the pair, its bound and its data from words; fit; write the page."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,9 +28,13 @@ def train(
     if resume is not None:
         from inference.cli.runs import open_run
 
+        if context.invoked_subcommand is not None:
+            raise RunError(f"--resume goes on with a run and takes no model: `ppl train --resume {resume}` alone")
         run = open_run(resume)
-        run.epochs = epochs or run.epochs
+        run.epochs = run.epochs if epochs is None else epochs
         _train(run, resume, device=device, devices=1, strategy="auto", resume=True)
+    elif epochs is not None or device != "auto":
+        raise RunError("--epochs and --device come after the model's name: `ppl train vae --epochs 10 ...`")
     elif context.invoked_subcommand is None:
         raise RunError("name a model (`ppl train vae --help`) or a run to go on with (`ppl train --resume DIR`)")
 
@@ -90,13 +97,14 @@ def _train(run: Any, out: Path, *, device: str, devices: int, strategy: str, res
     import torch
 
     from inference.cli.page import write_page
-    from inference.cli.runs import CONFIG
+    from inference.cli.runs import CONFIG, load_model
     from inference.training.fit import Saving, exponential, fit
     from inference.vi.svi import SVI
     from ppl_models import data as datasets
 
-    if run.lr <= 0 or run.lr_final <= 0:
-        raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
+    _check(run)
+    if resume:
+        load_model(out, run)  # refuses another model's checkpoint before anything is written
     objective = make_objective(run)
     fabric = make_fabric(device, devices, strategy, run.precision, run.threads)
     train_set, _ = datasets.load(run.data, seed=run.seed)
@@ -113,24 +121,36 @@ def _train(run: Any, out: Path, *, device: str, devices: int, strategy: str, res
         clip_norm=run.clip_norm,
         kl_warmup_steps=run.kl_warmup * len(batches),
     )
-    if not resume and fabric.is_global_zero:
-        _claim(out)
-        run.write(out)
-    fit(
-        svi, batches, run.epochs, run.seed,
-        saving=Saving(out, run.checkpoint_epochs, run.checkpoint_minutes, run.tensorboard),
-        resume=resume,
-        schedule=exponential(run.lr_final / run.lr),
-        validate=None if held_out is None else _validator(svi, held_out.x, run),
-        patience=run.patience,
-        fabric=fabric,
-        progress=True,
-    )  # fmt: skip
-    if fabric.is_global_zero:
-        if resume:
+    with nullcontext() if resume or not fabric.is_global_zero else _claimed(out):
+        if fabric.is_global_zero:
             run.write(out)
+        fabric.launch()  # the last thing: an error before it is one process's error, said once
+        fit(
+            svi, batches, run.epochs, run.seed,
+            saving=Saving(out, run.checkpoint_epochs, run.checkpoint_minutes, run.tensorboard),
+            resume=resume,
+            schedule=exponential(run.lr_final / run.lr),
+            validate=None if held_out is None else _validator(svi, held_out.x, run),
+            patience=run.patience,
+            fabric=fabric,
+            progress=True,
+        )  # fmt: skip
+    if fabric.is_global_zero:
         page = write_page(out, device=str(fabric.device))
         typer.echo(f"{out / CONFIG}: the run\n{page}: the report")
+
+
+def _check(run: Any) -> None:
+    """Refuse numbers that would fail only later, in the middle of a run."""
+    if not (0 < run.lr < float("inf") and 0 < run.lr_final < float("inf")):
+        raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
+    least_one = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
+    for name, bound in {**least_one, "checkpoint_minutes": 0, "kl_warmup": 0}.items():
+        value = getattr(run, name)
+        if value is not None and not value >= bound:
+            raise RunError(f"--{name.replace('_', '-')} is at least {bound}, got {value}: raise it or leave it out")
+    if run.clip_norm is not None and not run.clip_norm > 0:
+        raise RunError(f"--clip-norm is above 0, got {run.clip_norm}: raise it or leave it out")
 
 
 def make_objective(run: Any) -> Any:
@@ -145,7 +165,7 @@ def make_objective(run: Any) -> Any:
 
 
 def make_fabric(device: str, devices: int, strategy: str, precision: str, threads: int) -> Any:
-    """A launched Lightning Fabric."""
+    """A Lightning Fabric, not launched yet."""
     import torch
     from lightning_fabric import Fabric
 
@@ -160,9 +180,7 @@ def make_fabric(device: str, devices: int, strategy: str, precision: str, thread
     if threads:
         torch.set_num_threads(threads)
     accelerator: Any = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    fabric = Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
-    fabric.launch()
-    return fabric
+    return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
 
 
 def _settle(run: Any, train_set: Any) -> None:
@@ -181,11 +199,27 @@ def _settle(run: Any, train_set: Any) -> None:
     run.options |= {"x_dim": train_set.x.shape[1], "image_shape": list(shape)}
 
 
-def _claim(out: Path) -> None:
-    """Make the run's folder; refuse one that holds anything."""
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Make the run's folder, or refuse one that holds anything; without a checkpoint at the end, take it away again."""
+    from inference.cli.runs import CONFIG
+    from inference.training.run import CHECKPOINT, METRICS
+
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} exists and is not empty: choose another --out, or go on with `ppl train --resume {out}`")
-    out.mkdir(parents=True, exist_ok=True)
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        if not (out / CHECKPOINT).exists():
+            with suppress(OSError):  # the first error is the one to tell
+                (out / CONFIG).unlink(missing_ok=True)
+                (out / METRICS).unlink(missing_ok=True)
+                shutil.rmtree(out / "tensorboard", ignore_errors=True)
+                for folder in made:
+                    folder.rmdir()
+        raise
 
 
 def _validator(svi: Any, x: Any, run: Any) -> Any:

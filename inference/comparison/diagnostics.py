@@ -26,7 +26,7 @@ def khat(log_w: np.ndarray) -> np.ndarray:
         try:
             from arviz import psislw
         except ImportError:  # ArviZ 1.x keeps its statistics on arrays in a package of its own
-            from arviz_stats.base import array_stats
+            from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
 
             psislw = array_stats.psislw
         tail = psislw(np.ascontiguousarray(log_w.T, dtype=np.float64))[1]

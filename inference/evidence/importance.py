@@ -2,8 +2,8 @@
 
     L_k(x) = E[log 1/k sum_j w_j]  <=  log p(x),     rising with k
 
-All k come from the same draws: the K weights of a datum are cut into K/k groups, whose log-means are averaged. So on the
-same images L_1 <= L_5 <= ... <= L_K holds exactly (Jensen, group by group), and small k cost nothing more.
+All k come from the same draws: the K weights of a datum are cut into K/k groups, whose log-means are averaged. So on
+the same images L_1 <= L_5 <= ... <= L_K holds exactly (Jensen, group by group), and small k cost nothing more.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.errors import ShapeError
+from inference.errors import RunError, ShapeError
 from inference.pair import Pair, as_pair
 from inference.types import Nats
 from inference.weights import weigh
@@ -43,6 +43,7 @@ def importance_weights(
     Raises:
         ShapeError: k < 1, no rows, or weights that are not per datum.
     """
+    fresh = isinstance(pair, tuple)
     pair = as_pair(pair)
     if k < 1:
         raise ShapeError(f"the number of draws k is at least 1, got k={k}: k=5000 is usual for log p(x)")
@@ -53,6 +54,8 @@ def importance_weights(
         torch.manual_seed(seed)
         if not pair.structure(x[:1].to(device)).local:
             raise ShapeError("a latent site lies outside the data plate, so no datum has weights of its own")
+        if fresh and pair.owns_parameters():
+            raise RunError("a tuple (model, guide) has no trained pyro.param: pass svi.pair, or one Pair to both")
         width = max(1, x[0].numel())
         rows = max(1, min(len(x), 100))
         chunk = max(1, min(k, _VALUES // (rows * width)))
@@ -80,8 +83,8 @@ def bound_per_datum(log_w: Tensor, k: int) -> Tensor:
 def log_marginal(pair: Any, x: Tensor, k: int = 5000, *, seed: int = 0) -> Nats:
     """The bound L_k on log p(x), mean over the rows of x, with its standard error over rows [burda2016].
 
-    log p(x) >= L_k = E[log 1/k sum_j p(x, z_j) / q(z_j | x)], in nats per datum. It understates log p(x): compare models
-    by it at one k and on the same rows.
+    log p(x) >= L_k = E[log 1/k sum_j p(x, z_j) / q(z_j | x)], in nats per datum. It understates log p(x): compare
+    models by it at one k and on the same rows.
 
     Args:
         pair: a model/guide pair whose latents all lie in the data plate.

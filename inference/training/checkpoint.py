@@ -6,8 +6,8 @@ loading it runs no code.
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,10 @@ def save(path: Path, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
     header = {"format": FORMAT, "meta": json.dumps(meta)}
     # safetensors refuses tensors that share memory, and wants them contiguous
     own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    _replace(path, lambda temporary: save_file(own, temporary, metadata=header))
+    try:
+        _replace(path, lambda temporary: save_file(own, temporary, metadata=header))
+    except SafetensorError as error:  # its only cause here is the disk, and its own words hide which file it was
+        raise OSError(f"the checkpoint {path} cannot be written ({error})") from None
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -44,10 +47,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise CheckpointError(
-                    f"{path} is a safetensors file, but no checkpoint of ppl-models: name a folder that `ppl train` wrote"
+                    f"{path} is a safetensors file but no checkpoint of ours: name a folder that `ppl train` wrote"
                 )
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(header["meta"])  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
@@ -73,13 +76,13 @@ def restore(pair: Any, tensors: dict[str, Tensor]) -> None:
         odd = sorted(there ^ own.keys())[0]
         raise CheckpointError(
             f"the checkpoint is of another model: '{odd.split('.', 1)[1]}' is "
-            f"{'in the checkpoint only' if odd in there else 'missing from it'}: build the model with the run's own options"
+            f"{'only in the checkpoint' if odd in there else 'missing there'}: build the model with the run's options"
         )
     for name, target in own.items():
         if target.shape != tensors[name].shape:
             raise CheckpointError(
-                f"the checkpoint is of another model: '{name.split('.', 1)[1]}' is {tuple(tensors[name].shape)} there and "
-                f"{tuple(target.shape)} here: build the model with the run's own options"
+                f"the checkpoint is of another model: '{name.split('.', 1)[1]}' is {tuple(tensors[name].shape)} there "
+                f"and {tuple(target.shape)} here: build the model with the run's own options"
             )
     with torch.no_grad():
         for name, target in own.items():
@@ -124,13 +127,16 @@ def unflatten_optimizer(
 
 
 def _replace(path: Path, write: Any) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        write(temporary)
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        write(str(temporary))
+        temporary.chmod(mode)  # safetensors leaves a file that only its owner may read
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder itself is none, the first error is the one to tell
+            temporary.unlink(missing_ok=True)
         raise

@@ -8,6 +8,7 @@ baseline: the baseline of particle k never sees particle k, else the gradient is
 """
 
 import math
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,8 +67,8 @@ class TraceELBO:
 class TraceEnumELBO:
     """The ELBO with its enumerated sites summed exactly (the survey's Equation 9 for a latent label).
 
-    L(x) = sum_y q(y | x) E_q(z | x, y)[log p(x, y, z) - log q(y, z | x)]; sites that only the model has are summed inside
-    the logarithm, which is tighter.
+    L(x) = sum_y q(y | x) E_q(z | x, y)[log p(x, y, z) - log q(y, z | x)]; sites that only the model has are summed
+    inside the logarithm, which is tighter.
 
     Args:
         num_particles: samples of the sites that are not enumerated.
@@ -94,7 +95,8 @@ class TraceEnumELBO:
             value = elbo.detach()
             surrogate = surrogate + q.detach() * b.score * _centred((q.detach() * value).sum(0), value)
         parts = [(q * torch.where(q > 0, part, torch.zeros_like(part))).sum(0).mean(0) for part in (b.reg, b.rec)]
-        return _estimate(surrogate.sum(0).mean(0), *parts, b.rows)
+        reg, rec = parts
+        return _estimate(surrogate.sum(0).mean(0), reg, rec, b.rows)
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class IWAE:
 
     - `gradient="plain"`: that of the bound itself, with VIMCO's leave-one-out baseline on the sites that are not
       reparameterised [mnih2016vimco];
-    - `gradient="dreg"`: the same expectation for the guide with less variance, sum_k v_k^2 dlog w_k/dz_k dz_k/dphi, v the
-      normalised weights; needs a guide that is reparameterised throughout [tucker2019dreg].
+    - `gradient="dreg"`: the same expectation for the guide with less variance, sum_k v_k^2 dlog w_k/dz_k dz_k/dphi, v
+      the normalised weights; needs a guide that is reparameterised throughout [tucker2019dreg].
 
     Raises (when called):
         ShapeError: k < 1; k = 1 with a discrete site, where the baseline is 0/0.
@@ -154,6 +156,7 @@ class IWAE:
             )
         normalised: list[Tensor] = []  # filled below, read in the backward pass
         with pair.scope(), pyro.validation_enabled(False):
+            self._check_frozen(pair, batch, structure)
             drawn = run(pair.guide, batch, self.k, structure)
             for name, site in drawn.nodes.items():
                 if is_latent(site):
@@ -176,6 +179,28 @@ class IWAE:
         normalised.append(v)
         bound = log_w.detach().logsumexp(0) - math.log(self.k)
         return _estimate((v * log_w).sum(0), None, None, w.rows, value=bound)
+
+    def _check_frozen(self, pair: Pair, batch: tuple[Any, ...], structure: Structure) -> None:
+        """Once a pair: with values given and parameters frozen, log q must have no gradient left."""
+        if pair in _FREEZABLE:
+            return
+        with torch.random.fork_rng(), _frozen(pair):
+            drawn = run(pair.guide, batch, self.k, structure)
+            for site in drawn.nodes.values():
+                if is_latent(site):
+                    site["value"] = site["value"].detach()
+            replayed = run(poutine.replay(pair.guide, trace=drawn), batch, self.k, structure)
+            replayed.compute_log_prob(lambda name, site: is_latent(site))
+        for name, site in replayed.nodes.items():
+            if is_latent(site) and site["log_prob"].requires_grad:
+                raise UnsupportedModelError(
+                    f"the guide's site '{name}' depends on a parameter that the pair does not know: "
+                    "register its network with pyro.module, or use gradient='plain'"
+                )
+        _FREEZABLE.add(pair)
+
+
+_FREEZABLE: weakref.WeakSet[Pair] = weakref.WeakSet()
 
 
 @contextmanager

@@ -76,6 +76,7 @@ class SVI:
         """Run the pair once, so that lazy parameters exist, and give them to the optimiser."""
         if self._ready:
             return
+        known = {id(p) for p in self.pair.named_parameters().values()}
         self.pair.structure(*batch)
         parameters = {name: p for name, p in self.pair.named_parameters().items() if p.requires_grad}
         if not parameters:
@@ -83,7 +84,7 @@ class SVI:
         if self._make_optimizer is not None:
             self.optimizers = [self._make_optimizer(list(parameters.values()))]
         held = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
-        missed = [name for name, p in parameters.items() if name.startswith("store.") and id(p) not in held]
+        missed = [name for name, p in parameters.items() if id(p) not in known and id(p) not in held]
         if missed:
             raise RunError(
                 f"the optimiser does not hold '{missed[0].removeprefix('store.')}', which appeared when the pair ran: "
@@ -101,7 +102,7 @@ class SVI:
             loss, bound, reg, rec = self._run(*batch)
         if bound.device.type == "cpu" and not bool(torch.isfinite(loss)):
             where = nonfinite_site(self.pair, batch)
-            raise NonFiniteError(f"the loss is {float(loss)} at step {self.steps + 1}{where}")
+            raise NonFiniteError(f"the loss is {float(loss.detach())} at step {self.steps + 1}{where}")
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -1,0 +1,104 @@
+"""Evidence by importance sampling against closed forms: values, limits, errors."""
+
+import math
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from inference import active_units, importance_weights, log_marginal
+from inference.errors import ShapeError
+from inference.evidence.importance import bound_per_datum
+from tests.inference.oracles import LinearGaussian
+
+pytestmark = pytest.mark.usefixtures("double")
+
+
+def toy():
+    """Z ~ N(0, 1), x ~ N(z, 1), q = N(0.2 x, 0.9): log p(x) = log N(x; 0, 2)."""
+    pair = LinearGaussian(torch.ones(1, 1), torch.zeros(1), 1.0, "diagonal")
+    with torch.no_grad():
+        pair.q_w.fill_(0.2)
+        pair.q_log_s.fill_(math.log(0.9))
+    return pair
+
+
+def test_the_gap_falls_as_one_over_k_with_the_known_constant():
+    """Oracle O9: log p - L_k -> Var(w / p) / (2 k)."""
+    pair, x = toy(), torch.tensor([[1.0]])
+    evidence = pair.log_evidence(x).item()
+    log_w = importance_weights(pair, x, 2**21).double()
+    relative = (log_w[:, 0] - evidence).exp().var().item()
+    ks = [16, 32, 64, 128, 256]
+    gaps, errors = [], []
+    for k in ks:
+        groups = (log_w.reshape(-1, k).logsumexp(1) - math.log(k)).double()
+        gaps.append(evidence - groups.mean().item())
+        errors.append(groups.std().item() / math.sqrt(len(groups)))
+        second_order = (relative / k) ** 2 * 3  # the next term of the expansion, a few times over
+        assert abs(gaps[-1] - relative / (2 * k)) < 4 * errors[-1] + second_order
+    slopes = [math.log(gaps[i + 1] / gaps[i]) / math.log(2) for i in range(len(ks) - 1)]
+    tolerance = 4 * math.sqrt((errors[0] / gaps[0]) ** 2 + (errors[-1] / gaps[-1]) ** 2) / math.log(2) / (len(ks) - 1)
+    assert abs(sum(slopes) / len(slopes) + 1) < tolerance + 0.03
+
+
+def test_more_draws_never_loosen_the_bound_on_the_same_data():
+    pair, x = toy(), torch.randn(20, 1)
+    log_w = importance_weights(pair, x, 400)
+    bounds = [bound_per_datum(log_w, k) for k in (1, 5, 20, 100, 400)]
+    for tighter, looser in zip(bounds[1:], bounds, strict=False):
+        assert (tighter >= looser - 1e-12).all()
+
+
+def test_the_mean_and_its_standard_error():
+    pair, x = toy(), torch.randn(50, 1)
+    nats = log_marginal(pair, x, k=2000)
+    values = pair.log_evidence(x).detach()
+    assert nats.mean == pytest.approx(values.mean().item(), abs=0.01)
+    assert nats.se == pytest.approx(values.std().item() / math.sqrt(50), rel=0.02)
+    assert (nats.num_data, nats.k) == (50, 2000)
+
+
+def test_blocks_of_rows_and_draws_change_nothing_but_the_draws(monkeypatch):
+    from inference.evidence import importance
+
+    pair, x = toy(), torch.randn(230, 1)
+    whole = log_marginal(pair, x, k=500).mean
+    monkeypatch.setattr(importance, "_VALUES", 2000)
+    assert log_marginal(pair, x, k=500).mean == pytest.approx(whole, abs=0.02)
+
+
+def test_seeds():
+    pair, x = toy(), torch.randn(5, 1)
+    before = torch.get_rng_state()
+    first = importance_weights(pair, x, 7, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first, importance_weights(pair, x, 7, seed=1))
+    assert not torch.equal(first, importance_weights(pair, x, 7, seed=2))
+
+
+def test_active_units_by_burdas_rule():
+    x = torch.randn(2000, 3)
+    n, variance = active_units(lambda rows: rows * torch.tensor([1.0, 0.05, 0.5]), x)
+    assert n == 2
+    torch.testing.assert_close(variance, torch.tensor([1.0, 0.0025, 0.25]), rtol=0.2, atol=0)
+
+
+def test_refusals():
+    pair, x = toy(), torch.randn(5, 1)
+    with pytest.raises(ShapeError, match="at least 1, got k=0"):
+        log_marginal(pair, x, k=0)
+    with pytest.raises(ShapeError, match="no datum"):
+        log_marginal(pair, x[:0])
+
+    def model(x):
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("x", dist.Normal(w, 1.0).expand([1]).to_event(1), obs=x)
+
+    def guide(x):
+        pyro.sample("w", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ShapeError, match="outside the data plate"):
+        log_marginal((model, guide), x)

@@ -1,0 +1,24 @@
+"""Every model of the package under the shared contract."""
+
+import torch
+
+from ppl_models import VAE
+from tests.suites import ModelGuideSuite
+
+
+class TestVAE(ModelGuideSuite):
+    def make(self):
+        return VAE(16, z_dim=3, hidden=(8, 6))
+
+    def batch(self, n):
+        return (torch.rand(n, 16, generator=torch.Generator().manual_seed(n)).round(),)
+
+
+class TestGaussianVAE(TestVAE):
+    def make(self):
+        return VAE(16, z_dim=3, hidden=(8,), activation="relu", likelihood="gaussian")
+
+
+class TestConvolutionalVAE(TestVAE):
+    def make(self):
+        return VAE(16, z_dim=3, hidden=(4, 8), activation="elu", image_shape=(1, 4, 4), conv=True)
