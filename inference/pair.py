@@ -83,6 +83,18 @@ class Pair:
                 found["store." + name] = parameter
         return found
 
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Within it the pair's modules evaluate: no dropout, running means stay."""
+        training = [part for root in self.modules() for part in root.modules() if part.training]
+        for part in training:
+            part.training = False
+        try:
+            yield
+        finally:
+            for part in training:
+                part.training = True
+
     def owns_parameters(self) -> bool:
         """Whether a program has called pyro.param or pyro.module: parameters that only this pair's store holds."""
         return bool(self._store["params"])

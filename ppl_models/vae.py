@@ -35,6 +35,8 @@ class VAE(nn.Module):
         mean: (D,) of the training data, whose logit (or value) starts the output bias [burda2016].
         image_shape: (C, H, W) with C * H * W = D, for `conv=True` and for pictures.
         conv: convolutional networks in place of fully connected ones.
+        input_dropout: share of pixels hidden from the encoder while it trains. Each mask gives a bound of its own, so the
+            mean is one too; it keeps q(z | x) from memorising a fixed training set.
 
     Raises:
         ValueError: a size below 1, an unknown activation or likelihood, an image shape or a mean that is not D.
@@ -50,11 +52,13 @@ class VAE(nn.Module):
         mean: Tensor | None = None,
         image_shape: tuple[int, int, int] | None = None,
         conv: bool = False,
+        input_dropout: float = 0.0,
     ):
         super().__init__()
-        _check(x_dim, z_dim, hidden, activation, likelihood, image_shape, conv)
+        _check(x_dim, z_dim, hidden, activation, likelihood, image_shape, conv, input_dropout)
         self.x_dim, self.z_dim, self.likelihood = x_dim, z_dim, likelihood
         self.image_shape, self.conv = image_shape, conv
+        self.mask = nn.Dropout(input_dropout)
         act = ACTIVATIONS[activation]
         if conv:
             assert image_shape is not None
@@ -88,7 +92,8 @@ class VAE(nn.Module):
 
     def q_z(self, x: Tensor) -> dist.TorchDistribution:
         """The guide's distribution of z given x (..., D)."""
-        return dist.Normal(*self.head(fold(self.encoder, x, 1) if self.conv else self.encoder(x))).to_event(1)
+        seen = self.mask(x) if self.mask.p > 0 else x
+        return dist.Normal(*self.head(fold(self.encoder, seen, 1) if self.conv else self.encoder(seen))).to_event(1)
 
     def p_x(self, z: Tensor) -> dist.TorchDistribution:
         """The model's distribution of x given z (..., Z)."""
@@ -130,7 +135,7 @@ class VAE(nn.Module):
         last.bias.copy_(torch.logit(mean.clamp(0.001, 0.999)) if self.likelihood == "bernoulli" else mean)
 
 
-def _check(x_dim, z_dim, hidden, activation, likelihood, image_shape, conv) -> None:  # noqa: ANN001
+def _check(x_dim, z_dim, hidden, activation, likelihood, image_shape, conv, input_dropout) -> None:  # noqa: ANN001
     for name, value in (("x_dim", x_dim), ("z_dim", z_dim), *(("hidden", h) for h in hidden)):
         if value < 1:
             raise ValueError(f"{name} is at least 1, got {value}: VAE(784, z_dim=50, hidden=(200, 200))")
@@ -140,6 +145,8 @@ def _check(x_dim, z_dim, hidden, activation, likelihood, image_shape, conv) -> N
         raise ValueError(f"unknown activation '{activation}': choose one of {', '.join(ACTIVATIONS)}")
     if likelihood not in ("bernoulli", "gaussian"):
         raise ValueError(f"unknown likelihood '{likelihood}': choose bernoulli or gaussian")
+    if not 0 <= input_dropout < 1:
+        raise ValueError(f"input_dropout is a share in [0, 1), got {input_dropout}: pass for example 0.1")
     if conv and image_shape is None:
         raise ValueError("conv=True needs image_shape=(C, H, W)")
     if image_shape is not None and image_shape[0] * image_shape[1] * image_shape[2] != x_dim:

@@ -38,6 +38,7 @@ class Run:
     lr: float
     lr_final: float
     seed: int
+    weight_decay: float = 0.0
     clip_norm: float | None = None
     kl_warmup: int = 0
     patience: int | None = None

@@ -46,7 +46,7 @@ def vae(
     out: Annotated[Path, typer.Option(help="folder for the run; must be new or empty")],
     objective: Annotated[str, typer.Option(help="elbo or iwae")] = "elbo",
     k: Annotated[int | None, typer.Option(help="samples per datum: 1 for elbo, 5 for iwae")] = None,
-    gradient: Annotated[str, typer.Option(help="of iwae: plain, or dreg (doubly reparameterised)")] = "plain",
+    gradient: Annotated[str, typer.Option(help="of iwae: dreg (doubly reparameterised) or plain")] = "dreg",
     z_dim: Annotated[int, typer.Option(help="latent dimensions")] = 50,
     hidden: Annotated[
         str, typer.Option(help="units of the encoder's hidden layers; the decoder mirrors them")
@@ -60,6 +60,8 @@ def vae(
     lr: Annotated[float, typer.Option(help="Adam's learning rate at the start")] = 3e-3,
     lr_final: Annotated[float, typer.Option(help="and at the end; it falls geometrically")] = 3e-5,
     seed: Annotated[int, typer.Option(help="of weights, batches and draws")] = 0,
+    weight_decay: Annotated[float, typer.Option(help="decoupled, of every weight")] = 0.01,
+    input_dropout: Annotated[float, typer.Option(help="share of pixels hidden from the encoder in training")] = 0.0,
     clip_norm: Annotated[float | None, typer.Option(help="largest norm of the gradient")] = None,
     kl_warmup: Annotated[int, typer.Option(help="epochs over which the regulariser's weight rises to 1")] = 0,
     patience: Annotated[
@@ -81,12 +83,12 @@ def vae(
         model="vae",
         options={
             "z_dim": z_dim, "hidden": _integers("hidden", hidden), "activation": activation,
-            "likelihood": likelihood, "conv": conv,
+            "likelihood": likelihood, "conv": conv, "input_dropout": input_dropout,
         },
         data=data, binarize=binarize, objective=objective,
         k=(5 if objective == "iwae" else 1) if k is None else k,
         gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final, seed=seed,
-        clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience, precision=precision, threads=threads,
+        weight_decay=weight_decay, clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience, precision=precision, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
     )  # fmt: skip
     _train(run, out, device=device, devices=devices, strategy=strategy, resume=False)
@@ -117,7 +119,8 @@ def _train(run: Any, out: Path, *, device: str, devices: int, strategy: str, res
     svi = SVI(
         model,
         objective,
-        lambda parameters: torch.optim.Adam(parameters, run.lr, fused=True),
+        # Burda's eps: pixels that are hardly ever on would else take steps as long as all others
+        lambda parameters: torch.optim.AdamW(parameters, run.lr, eps=1e-4, weight_decay=run.weight_decay, fused=True),
         clip_norm=run.clip_norm,
         kl_warmup_steps=run.kl_warmup * len(batches),
     )
@@ -145,7 +148,7 @@ def _check(run: Any) -> None:
     if not (0 < run.lr < float("inf") and 0 < run.lr_final < float("inf")):
         raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
     least_one = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
-    for name, bound in {**least_one, "checkpoint_minutes": 0, "kl_warmup": 0}.items():
+    for name, bound in {**least_one, "checkpoint_minutes": 0, "kl_warmup": 0, "weight_decay": 0}.items():
         value = getattr(run, name)
         if value is not None and not value >= bound:
             raise RunError(f"--{name.replace('_', '-')} is at least {bound}, got {value}: raise it or leave it out")
@@ -191,6 +194,10 @@ def _settle(run: Any, train_set: Any) -> None:
         run.binarize = "static" if binary else ("dynamic" if bernoulli else "none")
     elif run.binarize == "dynamic" and binary:
         raise RunError(f"{run.data} is binary already, so there is no grey value to draw from: leave --binarize out")
+    elif run.binarize == "none" and binary:
+        run.binarize = "static"
+    elif run.binarize == "static" and not binary:
+        raise RunError(f"{run.data} is grey, so nothing fixes its binarisation: pass --binarize dynamic or none")
     elif run.binarize not in ("static", "dynamic", "none"):
         raise RunError(f"unknown binarisation '{run.binarize}': choose auto, dynamic or none")
     if run.batch_size > len(train_set.x):

@@ -50,7 +50,7 @@ def importance_weights(
     if len(x) == 0:
         raise ShapeError("there is no datum to evaluate: pass at least one row")
     device = _device(pair, x)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), pair.evaluating():
         torch.manual_seed(seed)
         if not pair.structure(x[:1].to(device)).local:
             raise ShapeError("a latent site lies outside the data plate, so no datum has weights of its own")

@@ -17,7 +17,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.enumeration import branches
 from inference.errors import ShapeError, UnsupportedModelError
@@ -182,6 +182,13 @@ class IWAE:
 
     def _check_frozen(self, pair: Pair, batch: tuple[Any, ...], structure: Structure) -> None:
         """Once a pair: with values given and parameters frozen, log q must have no gradient left."""
+        for module in pair.modules():
+            for part in module.modules():
+                if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
+                    raise UnsupportedModelError(
+                        "the doubly reparameterised gradient runs the guide twice, and dropout would differ between the "
+                        "two: use gradient='plain', or no dropout"
+                    )
         if pair in _FREEZABLE:
             return
         with torch.random.fork_rng(), _frozen(pair):
