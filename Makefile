@@ -33,7 +33,7 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## train a VAE on 8x8 digits, evaluate it, write a report page
 	@rm -rf runs/demo
-	$(BIN)/ppl train vae --data digits --epochs 100 --out runs/demo
+	$(BIN)/ppl train vae --data digits --z-dim 20 --batch-size 25 --epochs 150 --threads 1 --out runs/demo
 	$(BIN)/ppl evaluate runs/demo --k 1,5,50,5000
 	@echo "The report: $(CURDIR)/runs/demo/report.html"
 

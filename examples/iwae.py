@@ -19,9 +19,7 @@ def main(epochs: int = 60) -> float:
         log_p[name] = bound_per_datum(importance_weights(vae, binary, 1000), 1000)
         difference = log_p[name] - log_p["ELBO"]
         se = difference.std() / len(difference) ** 0.5
-        print(
-            f"{name:10}  log p(x) >= {log_p[name].mean():.2f} nats, {difference.mean():+.2f} +- {se:.2f} to the ELBO's"
-        )
+        print(f"{name:10}  log p(x) >= {log_p[name].mean():.2f} nats; to the ELBO {difference.mean():+.2f} +- {se:.2f}")
     return float(log_p["IWAE"].mean())
 
 

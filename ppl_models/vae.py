@@ -35,8 +35,8 @@ class VAE(nn.Module):
         mean: (D,) of the training data, whose logit (or value) starts the output bias [burda2016].
         image_shape: (C, H, W) with C * H * W = D, for `conv=True` and for pictures.
         conv: convolutional networks in place of fully connected ones.
-        input_dropout: share of pixels hidden from the encoder while it trains. Each mask gives a bound of its own, so the
-            mean is one too; it keeps q(z | x) from memorising a fixed training set.
+        input_dropout: share of pixels hidden from the encoder while it trains. Each mask gives a bound of its own, so
+            the mean is one too; it keeps q(z | x) from memorising a fixed training set.
 
     Raises:
         ValueError: a size below 1, an unknown activation or likelihood, an image shape or a mean that is not D.

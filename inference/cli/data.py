@@ -15,9 +15,14 @@ def data() -> None:
     from ppl_models import data as datasets
 
     table = Table(title="data sets; a path to a .npy, .npz or folder of images works wherever a name does")
-    for heading in ("name", "shape", "train", "test", "values", "from", "url"):
+    for heading in ("name", "shape", "train", "test", "values", "from"):
         table.add_column(heading, overflow="fold")
-    for row in datasets.available():
+    rows = datasets.available()
+    for row in rows:
         shape = "x".join(map(str, row.image_shape))
-        table.add_row(row.name, shape, str(row.train), str(row.test), row.values, row.source, row.url or "")
-    Console().print(table)
+        table.add_row(row.name, shape, str(row.train), str(row.test), row.values, row.source)
+    console = Console()
+    console.print(table)
+    for row in rows:
+        if row.source in ("download", "missing") and row.url:
+            console.print(f"{row.name}: {row.url}", soft_wrap=True, highlight=False)

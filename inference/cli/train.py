@@ -88,7 +88,8 @@ def vae(
         data=data, binarize=binarize, objective=objective,
         k=(5 if objective == "iwae" else 1) if k is None else k,
         gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final, seed=seed,
-        weight_decay=weight_decay, clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience, precision=precision, threads=threads,
+        weight_decay=weight_decay, clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience,
+        precision=precision, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
     )  # fmt: skip
     _train(run, out, device=device, devices=devices, strategy=strategy, resume=False)

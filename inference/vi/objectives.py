@@ -186,8 +186,8 @@ class IWAE:
             for part in module.modules():
                 if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
                     raise UnsupportedModelError(
-                        "the doubly reparameterised gradient runs the guide twice, and dropout would differ between the "
-                        "two: use gradient='plain', or no dropout"
+                        "the doubly reparameterised gradient runs the guide twice, and dropout would differ between "
+                        "the two: use gradient='plain', or no dropout"
                     )
         if pair in _FREEZABLE:
             return

@@ -7,8 +7,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from inference import active_units, importance_weights, log_marginal
-from inference.errors import ShapeError
+from inference import Pair, active_units, importance_weights, log_marginal
+from inference.errors import RunError, ShapeError
 from inference.evidence.importance import bound_per_datum
 from tests.inference.oracles import LinearGaussian
 
@@ -83,6 +83,33 @@ def test_active_units_by_burdas_rule():
     n, variance = active_units(lambda rows: rows * torch.tensor([1.0, 0.05, 0.5]), x)
     assert n == 2
     torch.testing.assert_close(variance, torch.tensor([1.0, 0.0025, 0.25]), rtol=0.2, atol=0)
+
+
+def test_evaluation_sees_no_dropout_and_leaves_the_mode_as_it_was():
+    from ppl_models import VAE
+
+    vae = VAE(9, 2, (5,), input_dropout=0.5)
+    x = torch.rand(4, 9).round()
+    plain = VAE(9, 2, (5,))
+    plain.load_state_dict(vae.state_dict())
+    assert log_marginal(vae, x, k=20) == log_marginal(plain, x, k=20)
+    assert vae.training and vae.mask.training
+
+
+def test_a_tuple_has_no_trained_parameters_of_its_own():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(pyro.param("m", torch.tensor(0.0)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.squeeze(-1))
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.squeeze(-1) / 2, 0.8))
+
+    pair = Pair(model, guide)
+    assert log_marginal(pair, torch.randn(5, 1), k=50).num_data == 5
+    with pytest.raises(RunError, match="pass svi.pair, or one Pair to both"):
+        log_marginal((model, guide), torch.randn(5, 1), k=50)
 
 
 def test_refusals():

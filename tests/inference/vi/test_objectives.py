@@ -10,7 +10,7 @@ from torch import nn
 
 from inference import IWAE, SVI, TraceELBO, TraceEnumELBO, log_weights
 from inference.errors import ShapeError, UnsupportedModelError
-from inference.pair import Pair
+from inference.pair import Pair, as_pair
 from tests.conftest import z_scores
 from tests.inference.oracles import LinearGaussian, TinySBN
 
@@ -193,6 +193,23 @@ class TestDReG:
             IWAE(4, gradient)(pair, torch.linspace(-1, 2, 50)).loss.backward()
             grads.append(pair.a.grad)
         torch.testing.assert_close(*grads, rtol=1e-10, atol=0)
+
+    def test_a_network_that_the_pair_does_not_know_is_refused(self):
+        hidden = nn.Linear(1, 1)  # in a closure, without pyro.module: it could not be frozen
+
+        def guide(x):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z1", dist.Normal(hidden(x.unsqueeze(-1)).squeeze(-1), 1.0))
+                pyro.sample("z2", dist.Normal(x, 1.0))
+
+        with pytest.raises(UnsupportedModelError, match="'z1' depends on a parameter that the pair does not know"):
+            IWAE(3, "dreg")((TwoLayer(5).model, guide), torch.randn(5))
+
+    def test_dropout_is_refused(self):
+        from ppl_models import VAE
+
+        with pytest.raises(UnsupportedModelError, match="dropout would differ"):
+            IWAE(3, "dreg")(VAE(4, 2, (3,), input_dropout=0.2), torch.rand(5, 4).round())
 
     def test_discrete_sites_are_refused(self):
         with pytest.raises(UnsupportedModelError, match="'h1' is not: use gradient='plain'"):
@@ -487,6 +504,36 @@ class TestDiscreteGradientsOfTheHosts:
 
         assert not hasattr(RenyiELBO(alpha=0, num_particles=2), "differentiable_loss")
         assert IWAE(2)(TinySBN(1), X.unsqueeze(0)).loss.requires_grad
+
+
+def test_a_look_at_the_sites_moves_no_running_mean():
+    class Normed(LinearGaussian):
+        def __init__(self):
+            super().__init__(torch.ones(4, 2), torch.zeros(4), 0.6, "diagonal")
+            self.norm = nn.BatchNorm1d(4)
+
+        def q(self, x):
+            return super().q(self.norm(x))
+
+    pair = Normed()
+    as_pair(pair).structure(torch.randn(6, 4))
+    assert pair.norm.num_batches_tracked == 0 and not pair.norm.running_mean.any()
+
+
+def test_a_program_that_takes_one_particle_only_says_so():
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.t()[0], 1.0), obs=x)  # no room for a leading dim
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+    x = torch.randn(3)
+    assert log_weights((model, guide), x).shape == (1, 3)
+    with pytest.raises(UnsupportedModelError, match="does not run with 4 particles at once .*take one particle"):
+        log_weights((model, guide), x, k=4)
 
 
 def test_particles_below_one_are_refused():
