@@ -20,6 +20,7 @@ def evaluate(
     images: Annotated[int | None, typer.Option(help="test images, drawn at random by --seed; all by default")] = None,
     seed: Annotated[int, typer.Option(help="of the choice of images and of the draws")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
+    against: Annotated[Path | None, typer.Option(help="an evaluated run to compare with, image by image")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print evaluation.json instead of the table")] = False,
 ) -> None:
     """Bound log p(x) on test images by importance sampling, in nats per image; writes DIR/evaluation.json."""
@@ -28,6 +29,7 @@ def evaluate(
     from rich.progress import Progress
 
     from inference.cli.page import write_page
+    from inference.cli.paired import paired, save_bounds
     from inference.cli.runs import load_model, open_run, test_rows
     from inference.cli.train import _integers, make_fabric
     from inference.comparison.diagnostics import khat
@@ -39,6 +41,8 @@ def evaluate(
     if ks[0] < 1:
         raise RunError(f"k is at least 1, got {ks[0]}: pass for example --k 1,5,50,5000")
     run = open_run(run_dir)
+    if against is not None and not (against / "evaluation.json").is_file():
+        raise RunError(f"{against} has not been evaluated: run `ppl evaluate {against}` with the same images first")
     pair, _ = load_model(run_dir, run)
     test = test_rows(run, images, seed)
     fabric = make_fabric(device, 1, "auto", "32-true", 0)
@@ -54,9 +58,9 @@ def evaluate(
     active = None
     if len(test.x) > 1:  # one image has neither a variance of its means nor a standard error
         active, _ = active_units(lambda x: pair.owner.q_z(x.to(fabric.device)).mean.cpu(), test.x)
-    rows = []
+    rows, bounds = [], {each: bound_per_datum(log_w, each) for each in ks}
     for each in ks:
-        nats = summarise(bound_per_datum(log_w, each), each)
+        nats = summarise(bounds[each], each)
         se = nats.se if nats.num_data > 1 else None
         rows.append({"k": each, "mean": nats.mean, "se": se, "images": nats.num_data})
     rows[-1]["khat"] = None if tails.isnan().all() else float(tails.median())
@@ -72,6 +76,9 @@ def evaluate(
         "seconds": round(time.perf_counter() - start, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
     }
+    save_bounds(run_dir, bounds)
+    if against is not None:
+        result["against"] = paired(result, bounds, against)
     write_text(run_dir / "evaluation.json", json.dumps(result, indent=1, allow_nan=False, default=str) + "\n")
     page = write_page(run_dir, device=str(fabric.device))
     if as_json:
@@ -98,3 +105,8 @@ def _table(result: dict) -> None:
     if result["khat_median"] is not None:
         share = result["khat_above_0.7"]
         console.print(f"Pareto k-hat: median {result['khat_median']:.2f}, above 0.7 for {share:.0%} of the images")
+    if "against" in result:
+        other = result["against"]
+        console.print(
+            f"L_{other['k']} less that of {other['run']}, paired: {other['difference']:+.3f} +- {other['se']:.3f} nats"
+        )

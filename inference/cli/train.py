@@ -46,7 +46,7 @@ def vae(
     out: Annotated[Path, typer.Option(help="folder for the run; must be new or empty")],
     objective: Annotated[str, typer.Option(help="elbo or iwae")] = "elbo",
     k: Annotated[int | None, typer.Option(help="samples per datum: 1 for elbo, 5 for iwae")] = None,
-    gradient: Annotated[str, typer.Option(help="of iwae: dreg (doubly reparameterised) or plain")] = "dreg",
+    gradient: Annotated[str, typer.Option(help="of iwae: dreg, plain, or auto: dreg unless there is dropout")] = "auto",
     z_dim: Annotated[int, typer.Option(help="latent dimensions")] = 50,
     hidden: Annotated[
         str, typer.Option(help="units of the encoder's hidden layers; the decoder mirrors them")
@@ -108,6 +108,8 @@ def _train(run: Any, out: Path, *, device: str, devices: int, strategy: str, res
     _check(run)
     if resume:
         load_model(out, run)  # refuses another model's checkpoint before anything is written
+    if run.gradient == "auto":  # the doubly reparameterised gradient runs the guide twice, so it takes no dropout
+        run.gradient = "plain" if run.options.get("input_dropout") else "dreg"
     objective = make_objective(run)
     fabric = make_fabric(device, devices, strategy, run.precision, run.threads)
     train_set, _ = datasets.load(run.data, seed=run.seed)

@@ -233,6 +233,8 @@ OPTIONS = {
     "checkpoint epochs": ("--checkpoint-epochs 0", "--checkpoint-epochs is at least 1, got 0: "),
     "checkpoint minutes": ("--checkpoint-minutes -1", "--checkpoint-minutes is at least 0, got -1.0: "),
     "kl warm-up": ("--kl-warmup -1", "--kl-warmup is at least 0, got -1: "),
+    "weight decay": ("--weight-decay -1", "--weight-decay is at least 0, got -1.0: "),
+    "input dropout": ("--input-dropout 1", r"input_dropout is a share in \[0, 1\), got 1.0: "),
     "clip norm": ("--clip-norm 0", "--clip-norm is above 0, got 0.0: "),
     "learning rate": ("--lr 0", "learning rates are above 0, got --lr 0.0"),
     "learning rate nan": ("--lr nan", "learning rates are above 0, got --lr nan"),
@@ -475,3 +477,20 @@ def test_ctrl_c_outside_training_is_one_sentence(ppl, trained, monkeypatch):
     monkeypatch.setattr(runs_on_disk, "open_run", stop)
     said = ppl("evaluate", trained)
     assert (said.code, said.out, said.err) == (130, "", "stopped by the user\n")
+
+
+def test_two_runs_are_compared_image_by_image(ppl, tmp_path):
+    options = ("--data", "digits", "--epochs", "1", "--hidden", "8", "--z-dim", "2", "--threads", "1")
+    for name, seed in (("a", "0"), ("b", "1")):
+        assert ppl("train", "vae", *options, "--seed", seed, "--out", tmp_path / name).code == 0
+    evaluate = ("--k", "1,20", "--images", "30")
+    failed = ppl("evaluate", tmp_path / "a", *evaluate, "--against", tmp_path / "b")
+    assert failed.code == 1 and "has not been evaluated" in failed.err
+    assert ppl("evaluate", tmp_path / "b", *evaluate).code == 0
+    assert ppl("evaluate", tmp_path / "a", *evaluate, "--against", tmp_path / "b").code == 0
+    a, b = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in "ab")
+    assert a["against"]["k"] == 20
+    assert a["against"]["difference"] == pytest.approx(a["rows"][1]["mean"] - b["rows"][1]["mean"], abs=1e-9)
+    assert 0 < a["against"]["se"] < a["rows"][1]["se"]
+    other = ppl("evaluate", tmp_path / "a", "--k", "20", "--images", "20", "--against", tmp_path / "b")
+    assert other.code == 1 and "evaluated on other images" in other.err
