@@ -21,13 +21,13 @@ def khat(log_w: np.ndarray) -> np.ndarray:
     """
     if log_w.shape[0] < 25:
         return np.full(log_w.shape[1], math.nan)
+    rows = np.ascontiguousarray(log_w.T, dtype=np.float64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ArviZ 0.2x announces its own 1.0 at import
         try:
             from arviz import psislw
-        except ImportError:  # ArviZ 1.x keeps its statistics on arrays in a package of its own
+        except ImportError:  # ArviZ 1.x: a package of its own, which takes log-likelihoods: the weights' negative
             from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
 
-            psislw = array_stats.psislw
-        tail = psislw(np.ascontiguousarray(log_w.T, dtype=np.float64))[1]
-    return np.asarray(tail)
+            return np.asarray(array_stats.psislw(-rows)[1])
+        return np.asarray(psislw(rows)[1])

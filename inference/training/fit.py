@@ -64,7 +64,7 @@ def fit(
         schedule: factor of the learning rate as a function of the share of steps done, in [0, 1].
         validate: a loss in nats per datum, lower is better, taken after each epoch.
         patience: stop when `validate` has not improved for so many epochs.
-        fabric: a launched `lightning.fabric.Fabric`; by default the CPU in one process.
+        fabric: a launched `lightning_fabric.Fabric`; by default the CPU in one process.
         progress: show a bar.
 
     Returns:
