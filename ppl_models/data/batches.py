@@ -41,9 +41,15 @@ class Batches:
         self.binarize = binarize
         self.shuffle = shuffle
         self.drop_last = drop_last
-        for t in self.tensors:
-            if not isinstance(t, Tensor):
-                raise DataError(f"Batches takes tensors, got a {type(t).__name__}: pass train.x or (train.x, train.y)")
+        odd = [t for t in self.tensors if not isinstance(t, Tensor)]
+        if any(t is not None for t in odd):
+            kind = next(type(t).__name__ for t in odd if t is not None)
+            raise DataError(f"Batches takes tensors, got a {kind}: pass train.x or (train.x, train.y)")
+        if odd:
+            raise DataError(
+                "this data set has no labels (its y is None): take one that has, such as digits or mnist, "
+                "or save a .npz with x and y"
+            )
         lengths = [len(t) if t.ndim else 0 for t in self.tensors]
         if not lengths or lengths[0] == 0:
             raise DataError("Batches needs at least 1 row, got none: check the split that made these tensors")

@@ -708,6 +708,12 @@ def test_batches_refusals() -> None:
     refuse(r"one length, got \[4, 3\]", lambda: Batches((x, torch.arange(3))))
     refuse("batch_size must be at least 1, got 0", lambda: Batches(x, 0))
     refuse("leaves nothing of 4 rows", lambda: Batches(x, 5, drop_last=True))
-    refuse("got a NoneType: pass train.x", lambda: Batches(data.bars(n=2)[0]))  # type: ignore[arg-type]
+    refuse("got a tuple: pass train.x", lambda: Batches(data.bars(n=2)[0]))  # type: ignore[arg-type]
     refuse("first tensor of Batches.*divide by 255", lambda: Batches(x * 255, binarize=True))
     refuse("as floats, got torch.int64", lambda: Batches(torch.ones(3, 2).long(), binarize=True))
+
+
+def test_labels_that_are_missing() -> None:
+    train, _ = data.bars()
+    with pytest.raises(data.DataError, match=r"has no labels .*digits or mnist, or save a .npz with x and y"):
+        data.Batches((train.x, train.y))
