@@ -2,7 +2,7 @@
 
 import torch
 
-from inference import IWAE, SVI, TraceELBO, exponential, fit, importance_weights
+from inference import IWAE, SVI, TraceELBO, fit, importance_weights, linear
 from inference.evidence.importance import bound_per_datum
 from ppl_models import VAE, data
 
@@ -15,7 +15,7 @@ def main(epochs: int = 60) -> float:
         torch.manual_seed(0)  # the same first weights for each
         vae = VAE(64, z_dim=20, hidden=(200, 200), mean=train.x.mean(0))
         svi = SVI(vae, objective, torch.optim.Adam(vae.parameters(), 3e-3))
-        fit(svi, data.Batches(train.x, 25, binarize=True), epochs, seed=0, schedule=exponential(0.01), progress=True)
+        fit(svi, data.Batches(train.x, 25, binarize=True), epochs, seed=0, schedule=linear(0.01), progress=True)
         log_p[name] = bound_per_datum(importance_weights(vae, binary, 1000), 1000)
         difference = log_p[name] - log_p["ELBO"]
         se = difference.std() / len(difference) ** 0.5

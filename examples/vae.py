@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from inference import SVI, TraceELBO, exponential, fit, log_marginal
+from inference import SVI, TraceELBO, fit, linear, log_marginal
 from inference.comparison.figures import image_grid, save_png
 from ppl_models import VAE, data
 
@@ -15,7 +15,7 @@ def main(epochs: int = 100, out: Path = Path("vae.png")) -> float:
     svi = SVI(vae, TraceELBO(), torch.optim.Adam(vae.parameters(), 3e-3))
     # grey pixels are probabilities: every visit draws black and white anew
     batches = data.Batches(train.x, 25, binarize=True)
-    history = fit(svi, batches, epochs, seed=0, schedule=exponential(0.01), progress=True)
+    history = fit(svi, batches, epochs, seed=0, schedule=linear(0.01), progress=True)
     last = history[-1]
     print(f"loss {last['loss']:.2f} = KL {-last['reg']:.2f} + reconstruction {-last['rec']:.2f} nats")
 

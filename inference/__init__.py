@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from inference.evidence.importance import active_units, importance_weights, log_marginal
     from inference.pair import Pair
-    from inference.training.fit import Saving, exponential, fit
+    from inference.training.fit import Saving, fit, linear
     from inference.vi.objectives import IWAE, TraceELBO, TraceEnumELBO
     from inference.vi.svi import SVI
     from inference.weights import log_weights
@@ -19,7 +19,7 @@ __all__ = [
     "TraceELBO",
     "TraceEnumELBO",
     "active_units",
-    "exponential",
+    "linear",
     "fit",
     "importance_weights",
     "log_marginal",
@@ -30,7 +30,7 @@ __all__ = [
 _MODULES = {
     "evidence.importance": ("active_units", "importance_weights", "log_marginal"),
     "pair": ("Pair",),
-    "training.fit": ("Saving", "exponential", "fit"),
+    "training.fit": ("Saving", "linear", "fit"),
     "vi.objectives": ("IWAE", "TraceELBO", "TraceEnumELBO"),
     "vi.svi": ("SVI",),
     "weights": ("log_weights",),

@@ -58,7 +58,7 @@ def vae(
     epochs: Annotated[int, typer.Option(help="passes over the data")] = 320,
     batch_size: Annotated[int, typer.Option(help="rows in a step")] = 100,
     lr: Annotated[float, typer.Option(help="Adam's learning rate at the start")] = 3e-3,
-    lr_final: Annotated[float, typer.Option(help="and at the end; it falls geometrically")] = 3e-5,
+    lr_final: Annotated[float, typer.Option(help="and at the end; it falls on a straight line")] = 3e-5,
     seed: Annotated[int, typer.Option(help="of weights, batches and draws")] = 0,
     weight_decay: Annotated[float, typer.Option(help="decoupled, of every weight")] = 0.01,
     input_dropout: Annotated[float, typer.Option(help="share of pixels hidden from the encoder in training")] = 0.0,
@@ -101,7 +101,7 @@ def _train(run: Any, out: Path, *, device: str, devices: int, strategy: str, res
 
     from inference.cli.page import write_page
     from inference.cli.runs import CONFIG, load_model
-    from inference.training.fit import Saving, exponential, fit
+    from inference.training.fit import Saving, fit, linear
     from inference.vi.svi import SVI
     from ppl_models import data as datasets
 
@@ -135,7 +135,7 @@ def _train(run: Any, out: Path, *, device: str, devices: int, strategy: str, res
             svi, batches, run.epochs, run.seed,
             saving=Saving(out, run.checkpoint_epochs, run.checkpoint_minutes, run.tensorboard),
             resume=resume,
-            schedule=exponential(run.lr_final / run.lr),
+            schedule=linear(run.lr_final / run.lr),
             validate=None if held_out is None else _validator(svi, held_out.x, run),
             patience=run.patience,
             fabric=fabric,

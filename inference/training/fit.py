@@ -20,7 +20,7 @@ from inference.training.monitor import Bar, StopSignal
 from inference.training.run import CHECKPOINT, METRICS, Run
 from inference.types import BatchSource, Stepper
 
-__all__ = ["Saving", "exponential", "fit"]
+__all__ = ["Saving", "linear", "fit"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Saving:
     tensorboard: bool = False
 
 
-def exponential(final: float) -> Callable[[float], float]:
-    """A schedule: the learning rate falls geometrically to `final` times its start over the run."""
-    return lambda done: final**done
+def linear(final: float) -> Callable[[float], float]:
+    """A schedule: the learning rate falls on a straight line to `final` times its start over the run."""
+    return lambda done: 1.0 - (1.0 - final) * done
 
 
 def fit(

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam
 
-from inference import SVI, Saving, TraceELBO, TraceEnumELBO, exponential, fit
+from inference import SVI, Saving, TraceELBO, TraceEnumELBO, fit, linear
 from inference.errors import NonFiniteError, RunError
 from inference.training.checkpoint import load
 from inference.training.monitor import Interrupted
@@ -45,7 +45,7 @@ def batches() -> data.Batches:
 
 def train(svi: SVI, out: Path | None = None, minutes: float = 10.0, epochs: int = EPOCHS, **more: Any) -> list[dict]:
     saving = None if out is None else Saving(out, minutes=minutes)
-    return fit(svi, batches(), epochs, seed=3, saving=saving, schedule=exponential(0.1), **more)
+    return fit(svi, batches(), epochs, seed=3, saving=saving, schedule=linear(0.1), **more)
 
 
 def before_step(svi: SVI, number: int, act: Any) -> None:
@@ -145,7 +145,7 @@ def test_lines_after_the_last_checkpoint_are_written_anew(tmp_path, whole):
 
     before_step(svi, 3 * PER_EPOCH + 1, spoil)
     with pytest.raises(RuntimeError, match="power cut"):
-        fit(svi, batches(), EPOCHS, seed=3, saving=Saving(tmp_path, epochs=2), schedule=exponential(0.1))
+        fit(svi, batches(), EPOCHS, seed=3, saving=Saving(tmp_path, epochs=2), schedule=linear(0.1))
     assert len(lines(tmp_path)) == 3
     train(stepper(), tmp_path, resume=True)
     assert_same_run(tmp_path, whole)
