@@ -257,7 +257,7 @@ def test_the_history_says_what_happened(whole):
     for row in rows:
         assert row["loss"] == pytest.approx(-row["reg"] - row["rec"], rel=1e-5)
     assert rows[-1]["loss"] < rows[0]["loss"]
-    assert rows[-1]["lr"] == pytest.approx(1e-2 * 0.1 ** (23 / 24))
+    assert rows[-1]["lr"] == pytest.approx(1e-2 * (1 - 0.9 * 23 / 24))
     assert sorted(row["seconds"] for row in rows) == [row["seconds"] for row in rows]
 
 
