@@ -40,7 +40,8 @@ def write_page(out: Path, device: str) -> Path:
         out / "report.html",
         title=f"{run.model.upper()} on {run.data}",
         summary={
-            "data": run.variant,
+            "data": run.data,
+            "pixels": run.pixels,
             "objective": "ELBO" if run.objective == "elbo" else f"IWAE, k = {run.k}, {run.gradient} gradient",
             "parameters": sum(p.numel() for p in pair.named_parameters().values()),
             "epochs": len(history),
