@@ -62,13 +62,18 @@ class Run:
 
     @property
     def variant(self) -> str:
-        """The data variant in words, for tables."""
+        """Data set and variant, for tables."""
+        return f"{self.data}, {self.pixels}"
+
+    @property
+    def pixels(self) -> str:
+        """The data variant in words."""
         words = {
             "static": "static binarisation",
             "dynamic": "dynamic binarisation",
             "none": "values as they are",
         }
-        return f"{self.data}, {words[self.binarize]}"
+        return words[self.binarize]
 
 
 def open_run(out: Path) -> Run:
