@@ -25,7 +25,7 @@ from torch import Tensor
 
 from inference.errors import UnsupportedModelError
 from inference.pair import Pair, Structure, is_latent, is_stochastic
-from inference.weights import Layout, Weights, check_k, layout_of, run
+from inference.weights import PARTICLES, Layout, Weights, check_k, layout_of, run
 
 __all__ = ["Branches", "branches", "weigh_enumerated"]
 
@@ -143,7 +143,7 @@ def _contract(
     structure: Structure,
 ) -> Tensor:  # fmt: skip
     """Sum the model's own enumerated sites out of the factors that know of them."""
-    keep = {symbols[name] for name in ("_particles",) if name in symbols}
+    keep = {symbols[PARTICLES]} if PARTICLES in symbols else set()
     within = all(_inside(model[name], structure.plate) for name in structure.model_enum)
     if within:
         keep.add(symbols[structure.plate])
@@ -188,7 +188,7 @@ def _units(value: Tensor, edge: int, layout: Layout) -> Tensor:
 
 
 def _check_guide_site(name: str, site: dict[str, Any], structure: Structure) -> None:
-    inner = [f.name for f in site["cond_indep_stack"] if f.vectorized and f.name not in (structure.plate, "_particles")]
+    inner = [f.name for f in site["cond_indep_stack"] if f.vectorized and f.name not in (structure.plate, PARTICLES)]
     if inner:
         raise UnsupportedModelError(
             f"the guide enumerates '{name}' inside plate '{inner[0]}' of each datum, which has more branches than fit: "

@@ -24,7 +24,7 @@ from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic
 
 __all__ = ["Weights", "log_weights", "weigh"]
 
-_PARTICLES = "_particles"
+PARTICLES = "_particles"
 
 
 class Weights(NamedTuple):
@@ -107,7 +107,7 @@ def run(program: Any, batch: tuple[Any, ...], k: int, structure: Structure) -> A
 
 def particles(k: int, structure: Structure) -> Any:
     """A plate of K particles left of all the model's own plates; nothing at all for one particle."""
-    return pyro.plate(_PARTICLES, k, dim=-1 - structure.nesting) if k > 1 else nullcontext()
+    return pyro.plate(PARTICLES, k, dim=-1 - structure.nesting) if k > 1 else nullcontext()
 
 
 def weigh_traces(

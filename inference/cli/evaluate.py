@@ -31,13 +31,13 @@ def evaluate(
     from inference.cli.page import write_page
     from inference.cli.paired import paired, save_bounds
     from inference.cli.runs import load_model, open_run, test_rows
-    from inference.cli.train import _integers, make_fabric
+    from inference.cli.train import integers, make_fabric
     from inference.comparison.diagnostics import khat
     from inference.errors import RunError
     from inference.evidence.importance import active_units, bound_per_datum, importance_weights, summarise
     from inference.training.checkpoint import write_text
 
-    ks = sorted(set(_integers("k", k)))
+    ks = sorted(set(integers("k", k)))
     if ks[0] < 1:
         raise RunError(f"k is at least 1, got {ks[0]}: pass for example --k 1,5,50,5000")
     run = open_run(run_dir)

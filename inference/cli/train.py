@@ -13,8 +13,6 @@ from inference.errors import RunError
 
 __all__ = ["train", "vae"]
 
-Text = Annotated[str, typer.Option()]
-
 
 @train_app.callback(invoke_without_command=True)
 @guarded
@@ -82,7 +80,7 @@ def vae(
     run = Run(
         model="vae",
         options={
-            "z_dim": z_dim, "hidden": _integers("hidden", hidden), "activation": activation,
+            "z_dim": z_dim, "hidden": integers("hidden", hidden), "activation": activation,
             "likelihood": likelihood, "conv": conv, "input_dropout": input_dropout,
         },
         data=data, binarize=binarize, objective=objective,
@@ -243,7 +241,7 @@ def _validator(svi: Any, x: Any, run: Any) -> Any:
     return lambda: -log_marginal(svi.pair, x, max(run.k, 1), seed=run.seed).mean
 
 
-def _integers(name: str, words: str) -> list[int]:
+def integers(name: str, words: str) -> list[int]:
     try:
         return [int(word) for word in words.split(",")]
     except ValueError:
