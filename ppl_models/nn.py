@@ -7,18 +7,64 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-__all__ = ["ACTIVATIONS", "BernoulliVector", "GaussianHead", "conv_decoder", "conv_encoder", "fold", "mlp"]
+__all__ = ["ACTIVATIONS", "BernoulliVector", "GaussianHead", "Linear", "conv_decoder", "conv_encoder", "fold", "mlp"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU, "gelu": nn.GELU,
 }  # fmt: skip
 
 
+class _OneDNN(torch.autograd.Function):
+    """a @ b.T + bias by oneDNN in float32; its two derivatives are products of the same form."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:  # a: (N, I), b: (O, I) -> (N, O)
+        ctx.save_for_backward(a, b)
+        return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # type: ignore[override]
+        a, b = ctx.saved_tensors
+        need_a, need_b, need_bias = ctx.needs_input_grad
+        return (
+            _OneDNN.apply(grad, b.t(), None) if need_a else None,
+            _OneDNN.apply(grad.t(), a.t(), None) if need_b else None,
+            grad.sum(0) if need_bias else None,
+        )
+
+
+# MKL, torch's own choice for float32 on the CPU, keeps to AVX2 on AMD's processors: half of what they can do
+_ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+_WORTH_IT = 2**21  # multiplications: below, the call costs more than it saves
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear`, its large float32 products on an AVX-512 CPU by oneDNN: on AMD twice as fast as torch's own.
+
+    Same parameters, same values to rounding, derivatives of any order. Everything else (float64, CUDA, autocast, small
+    products) is torch's own path. Shapes: (..., I) -> (..., O).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """x W^T + b."""
+        x, w = input, self.weight
+        if (
+            not _ONEDNN
+            or x.dtype != torch.float32 or w.dtype != torch.float32
+            or x.device.type != "cpu"
+            or x.numel() * self.out_features < _WORTH_IT
+            or torch.is_autocast_enabled("cpu")
+        ):  # fmt: skip
+            return super().forward(x)
+        out = _OneDNN.apply(x.reshape(-1, self.in_features), w, self.bias)
+        return out.reshape(*x.shape[:-1], self.out_features)
+
+
 def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.Tanh, *, end: bool = False) -> nn.Sequential:
     """Linear layers of the given sizes, Glorot-initialised, an activation between them (after the last if `end`)."""
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
-        linear = nn.Linear(n_in, n_out)
+        linear = Linear(n_in, n_out)
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)
         layers.append(linear)
@@ -32,7 +78,7 @@ class GaussianHead(nn.Module):
 
     def __init__(self, n_in: int, n_out: int):
         super().__init__()
-        self.linear = nn.Linear(n_in, 2 * n_out)
+        self.linear = Linear(n_in, 2 * n_out)
         nn.init.xavier_uniform_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
@@ -62,7 +108,7 @@ def conv_encoder(
         nn.Unflatten(-1, shape),
         nn.Conv2d(c, channels, 3, 2, 1), activation(),
         nn.Conv2d(channels, 2 * channels, 3, 2, 1), activation(),
-        nn.Flatten(), nn.Linear(flat, n_out), activation(),
+        nn.Flatten(), Linear(flat, n_out), activation(),
     )  # fmt: skip
 
 
@@ -74,7 +120,7 @@ def conv_decoder(
     h2, w2 = -(-h // 2), -(-w // 2)
     h4, w4 = -(-h // 4), -(-w // 4)
     return nn.Sequential(
-        nn.Linear(n_in, 2 * channels * h4 * w4), activation(),
+        Linear(n_in, 2 * channels * h4 * w4), activation(),
         nn.Unflatten(-1, (2 * channels, h4, w4)),
         nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1), activation(),
         _Crop(h2, w2),
