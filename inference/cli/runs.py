@@ -41,6 +41,7 @@ class Run:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     kl_warmup: int = 0
+    elbo_epochs: int = 0
     patience: int | None = None
     precision: str = "32-true"
     threads: int = 0

@@ -44,6 +44,7 @@ def vae(
     out: Annotated[Path, typer.Option(help="folder for the run; must be new or empty")],
     objective: Annotated[str, typer.Option(help="elbo or iwae")] = "elbo",
     k: Annotated[int | None, typer.Option(help="samples per datum: 1 for elbo, 5 for iwae")] = None,
+    elbo_epochs: Annotated[int, typer.Option(help="with iwae: train so many epochs on the ELBO first")] = 0,
     gradient: Annotated[str, typer.Option(help="of iwae: dreg, plain, or auto: dreg unless there is dropout")] = "auto",
     z_dim: Annotated[int, typer.Option(help="latent dimensions")] = 50,
     hidden: Annotated[
@@ -85,7 +86,7 @@ def vae(
         },
         data=data, binarize=binarize, objective=objective,
         k=(5 if objective == "iwae" else 1) if k is None else k,
-        gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final, seed=seed,
+        elbo_epochs=elbo_epochs, gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final, seed=seed,
         weight_decay=weight_decay, clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience,
         precision=precision, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
@@ -100,6 +101,7 @@ def _train(run: Any, out: Path, *, device: str, devices: int, strategy: str, res
     from inference.cli.page import write_page
     from inference.cli.runs import CONFIG, load_model
     from inference.training.fit import Saving, fit, linear
+    from inference.vi.objectives import TraceELBO
     from inference.vi.svi import SVI
     from ppl_models import data as datasets
 
@@ -124,6 +126,8 @@ def _train(run: Any, out: Path, *, device: str, devices: int, strategy: str, res
         lambda parameters: torch.optim.AdamW(parameters, run.lr, eps=1e-4, weight_decay=run.weight_decay, fused=True),
         clip_norm=run.clip_norm,
         kl_warmup_steps=run.kl_warmup * len(batches),
+        warmup=TraceELBO(),
+        warmup_steps=run.elbo_epochs * len(batches),
     )
     with nullcontext() if resume or not fabric.is_global_zero else _claimed(out):
         if fabric.is_global_zero:
@@ -149,10 +153,12 @@ def _check(run: Any) -> None:
     if not (0 < run.lr < float("inf") and 0 < run.lr_final < float("inf")):
         raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
     least_one = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
-    for name, bound in {**least_one, "checkpoint_minutes": 0, "kl_warmup": 0, "weight_decay": 0}.items():
+    for name, bound in {**least_one, "checkpoint_minutes": 0, "kl_warmup": 0, "weight_decay": 0, "elbo_epochs": 0}.items():
         value = getattr(run, name)
         if value is not None and not value >= bound:
             raise RunError(f"--{name.replace('_', '-')} is at least {bound}, got {value}: raise it or leave it out")
+    if run.elbo_epochs and run.objective == "elbo":
+        raise RunError("--elbo-epochs come before another objective: add --objective iwae, or leave it out")
     if run.clip_norm is not None and not run.clip_norm > 0:
         raise RunError(f"--clip-norm is above 0, got {run.clip_norm}: raise it or leave it out")
 

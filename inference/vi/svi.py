@@ -39,6 +39,8 @@ class SVI:
             parameters appear only when they run: autoguides, `pyro.param`.
         clip_norm: the gradient's largest norm, if any.
         kl_warmup_steps: steps over which the weight of L_reg rises from 0 to 1 [sonderby2016].
+        warmup: another objective for the first `warmup_steps` steps: the ELBO, cheaper by a factor near k, in front of
+            IWAE(k).
 
     Raises:
         RunError (at the first step): the pair has no parameter, or the optimiser misses one that appeared in a run.
@@ -52,10 +54,13 @@ class SVI:
         *,
         clip_norm: float | None = None,
         kl_warmup_steps: int = 0,
+        warmup: Objective | None = None,
+        warmup_steps: int = 0,
     ):
         self.pair = as_pair(pair)
         self.objective = objective
         self.clip_norm, self.kl_warmup_steps = clip_norm, kl_warmup_steps
+        self.warmup, self.warmup_steps = warmup, warmup_steps if warmup is not None else 0
         self.steps = 0
         self.optimizers: Sequence[Optimizer] = [optimizer] if isinstance(optimizer, Optimizer) else []
         self._make_optimizer = None if isinstance(optimizer, Optimizer) else optimizer
@@ -149,5 +154,6 @@ class _Bound(nn.Module):
 
     def forward(self, *batch: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         svi = self.__dict__["svi"]
-        estimate = svi.objective(svi.pair, *batch, beta=svi.beta)
+        objective = svi.warmup if svi.steps < svi.warmup_steps else svi.objective
+        estimate = objective(svi.pair, *batch, beta=svi.beta)
         return estimate.loss, estimate.bound, estimate.reg, estimate.rec
