@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["BatchSource", "Estimate", "ModelGuide", "Nats", "Objective", "Stepper"]
+__all__ = ["BatchSource", "Draws", "Engine", "Estimate", "ModelGuide", "Nats", "Objective", "Stepper"]
 
 
 @runtime_checkable
@@ -84,6 +84,30 @@ class BatchSource(Protocol):
 
     def to(self, device: Any) -> "BatchSource":
         """The same batches on another device."""
+        ...
+
+
+class Draws(NamedTuple):
+    """What an engine drew from a posterior: C chains of S draws, and what they cost.
+
+    A guide's draws are independent, and carry log q beside log p; those of MCMC have no log q.
+    """
+
+    values: dict[str, Tensor]  # site -> (C, S, *the site's shape), e.g. (C, S, N, H)
+    log_p: Tensor  # (C, S, N) log p(x, h) of each draw, nats; N = 1 where a latent is outside the data plate
+    log_q: Tensor | None = None  # (C, S, N)
+    seconds: float = 0.0  # of sampling
+    warmup_seconds: float = 0.0  # of burn-in, or of training the guide
+    compile_seconds: float = 0.0
+    evaluations: int = 0  # of log p over all data, those of the warm-up included
+    stats: dict[str, Tensor] = {}  # (C, S) each: acceptance, divergences, ...
+
+
+class Engine(Protocol):
+    """A way to draw from a posterior: a frozen dataclass of settings, called on a pair (or a model) and its data."""
+
+    def __call__(self, pair: Any, *data: Any, seed: int = 0) -> Draws:
+        """Run it; the caller's RNG is left as it was."""
         ...
 
 

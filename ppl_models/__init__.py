@@ -1,6 +1,7 @@
 """Models as Pyro model/guide pairs, and the data sets they are trained on."""
 
 from ppl_models import data
+from ppl_models.sbn import SigmoidBeliefNetwork
 from ppl_models.vae import VAE
 
-__all__ = ["VAE", "data"]
+__all__ = ["VAE", "SigmoidBeliefNetwork", "data"]

@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
-from torch.distributions import constraints
 
 __all__ = ["ACTIVATIONS", "BernoulliVector", "GaussianHead", "Linear", "conv_decoder", "conv_encoder", "fold", "mlp"]
 
@@ -46,7 +45,7 @@ class Linear(nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """x W^T + b."""
+        """The product x W^T + b."""
         x, w = input, self.weight
         if (
             not _ONEDNN
@@ -156,24 +155,20 @@ class _LogProbBernoulli(torch.autograd.Function):
         return (x - torch.sigmoid(logits)).mul_(grad), logits * grad if ctx.needs_input_grad[1] else None
 
 
-class BernoulliVector(TorchDistribution):
+class BernoulliVector(dist.Independent):
     """Independent pixels: log p(x) = sum_d x_d l_d - log(1 + exp(l_d)), with l the logits.
 
     The same distribution as Bernoulli(logits=l).to_event(1), in half the passes over memory.
     Shapes: logits (..., D); event (D,).
     """
 
-    arg_constraints = {"logits": constraints.real_vector}  # pyright: ignore[reportAssignmentType]
-    support = constraints.independent(constraints.boolean, 1)  # pyright: ignore[reportAssignmentType]
-
     def __init__(self, logits: Tensor, validate_args: bool | None = None):
-        self.logits = logits
-        super().__init__(logits.shape[:-1], logits.shape[-1:], validate_args=validate_args)
+        super().__init__(dist.Bernoulli(logits=logits, validate_args=False), 1, validate_args=validate_args)
 
     @property
-    def mean(self) -> Tensor:
-        """Probabilities of ones (..., D)."""
-        return torch.sigmoid(self.logits)
+    def logits(self) -> Tensor:
+        """Log-odds of ones (..., D)."""
+        return self.base_dist.logits
 
     def expand(self, batch_shape, _instance=None) -> "BernoulliVector":  # noqa: ANN001
         """The same pixels over a larger batch."""
@@ -181,11 +176,6 @@ class BernoulliVector(TorchDistribution):
         if batch_shape == self.batch_shape:
             return self
         return BernoulliVector(self.logits.expand(batch_shape + self.event_shape), validate_args=False)
-
-    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: ANN001, B008
-        """Draw pixels of 0 and 1."""
-        with torch.no_grad():
-            return torch.bernoulli(self.mean.expand(self._extended_shape(sample_shape)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability of each image, nats."""
