@@ -177,6 +177,12 @@ class BernoulliVector(dist.Independent):
             return self
         return BernoulliVector(self.logits.expand(batch_shape + self.event_shape), validate_args=False)
 
+    @torch.no_grad()
+    def sample(self, sample_shape=torch.Size()) -> Tensor:  # noqa: ANN001, B008
+        """Draw pixels of 0 and 1; torch.bernoulli takes eight times as long on the CPU."""
+        p = torch.sigmoid(self.logits).expand(self._extended_shape(sample_shape))
+        return (torch.rand(p.shape, dtype=p.dtype, device=p.device) < p).to(p)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability of each image, nats."""
         if self._validate_args:
