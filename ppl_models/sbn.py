@@ -90,6 +90,11 @@ class SigmoidBeliefNetwork(nn.Module):
         return total
 
     @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """The guide's probabilities of the lowest hidden layer, before any unit sees another: (N, D) -> (N, H1)."""
+        return torch.sigmoid(self.up[0](x - self.centre))
+
+    @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> Tensor:
         """Mean images of n ancestral draws of h: (n, D); the caller's RNG is left as it was."""
         generator = torch.Generator(self.top_bias.device).manual_seed(seed)
@@ -101,7 +106,7 @@ class SigmoidBeliefNetwork(nn.Module):
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean image of the guide's most probable h1, unit by unit: (N, D) -> (N, D)."""
-        return torch.sigmoid(self.down[0]((self.up[0](x - self.centre) > 0).to(x)))
+        return torch.sigmoid(self.down[0](self.encode(x).round()))
 
     @torch.no_grad()
     def _start_at(self, mean: Tensor) -> None:

@@ -103,6 +103,11 @@ class VAE(nn.Module):
         return dist.Normal(out, self.log_scale.exp()).to_event(1)
 
     @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """The code's mean E_q[z | x]: (N, D) -> (N, Z)."""
+        return self.q_z(x).mean
+
+    @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """The mean image E[x | z]: (..., Z) -> (..., D)."""
         p = self.p_x(z)

@@ -30,8 +30,8 @@ def evaluate(
 
     from inference.cli.page import write_page
     from inference.cli.paired import paired, save_bounds
+    from inference.cli.running import integers, make_fabric
     from inference.cli.runs import load_model, open_run, test_rows
-    from inference.cli.train import integers, make_fabric
     from inference.comparison.diagnostics import khat
     from inference.errors import RunError
     from inference.evidence.importance import active_units, bound_per_datum, importance_weights, summarise
@@ -56,8 +56,9 @@ def evaluate(
         )
     tails = torch.as_tensor(khat(log_w.numpy()))
     active = None
+    units = pair.owner.encode(test.x[:1].to(fabric.device)).shape[-1]
     if len(test.x) > 1:  # one image has neither a variance of its means nor a standard error
-        active, _ = active_units(lambda x: pair.owner.q_z(x.to(fabric.device)).mean.cpu(), test.x)
+        active, _ = active_units(lambda x: pair.owner.encode(x.to(fabric.device)).cpu(), test.x)
     rows, bounds = [], {each: bound_per_datum(log_w, each) for each in ks}
     for each in ks:
         nats = summarise(bounds[each], each)
@@ -66,11 +67,11 @@ def evaluate(
     rows[-1]["khat"] = None if tails.isnan().all() else float(tails.median())
     result = {
         "data": run.variant,
-        "objective": run.objective if run.objective == "elbo" else f"{run.objective}, k={run.k}",
+        "objective": run.bound,
         "seed": seed,
         "rows": rows,
         "active_units": active,
-        "units": run.options["z_dim"],
+        "units": units,
         "khat_median": rows[-1]["khat"],
         "khat_above_0.7": None if tails.isnan().all() else float((tails > 0.7).double().mean()),
         "seconds": round(time.perf_counter() - start, 2),

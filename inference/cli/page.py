@@ -42,7 +42,7 @@ def write_page(out: Path, device: str) -> Path:
         summary={
             "data": run.data,
             "pixels": run.pixels,
-            "objective": "ELBO" if run.objective == "elbo" else f"IWAE, k = {run.k}, {run.gradient} gradient",
+            "objective": run.bound,
             "parameters": sum(p.numel() for p in pair.named_parameters().values()),
             "epochs": len(history),
             "steps": last.get("step", 0),
@@ -63,20 +63,20 @@ def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:
         return []  # rows that are no images
     model = model.cpu()
     pictures = []
-    if run.options["z_dim"] == 2:
+    if run.options.get("z_dim") == 2:
         side = 20
         axis = torch.linspace(-3, 3, side)
         # the first latent runs to the right, the second up, as on paper
         z = torch.stack(torch.meshgrid(axis.flip(0), axis, indexing="ij"), -1).flip(-1).reshape(-1, 2)
         caption = "Decoded means over z in [-3, 3] x [-3, 3]: the survey's Figure 6a."
         pictures.append(("Latent manifold", caption, png_bytes(grid(model.decode(z), run, side, gap=0))))
-    caption = (
-        f"Decoded means of 64 draws from the prior, z of {run.options['z_dim']} dimensions: the survey's Figure 6b."
-    )
+    caption = "Mean images of 64 draws from the prior."
+    if "z_dim" in run.options:
+        caption = f"{caption[:-1]}, z of {run.options['z_dim']} dimensions: the survey's Figure 6b."
     pictures.append(("Random samples", caption, png_bytes(grid(model.generate(64, run.seed), run, 16))))
     x = test_rows(run, None, run.seed).x
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(run.seed))[:32]]
     pairs = [row for block in x.split(16) for row in (block, model.reconstruct(block))]
-    caption = "Test images, and below each the decoded mean of its code."
+    caption = "Test images, and below each the mean image of its code."
     pictures.append(("Reconstructions", caption, png_bytes(grid(torch.cat(pairs), run, 16))))
     return pictures

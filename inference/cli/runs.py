@@ -14,12 +14,15 @@ from inference.errors import CheckpointError, RunError
 from inference.pair import Pair, as_pair
 from inference.training.checkpoint import load, restore, write_text
 from inference.training.run import CHECKPOINT, METRICS
-from ppl_models import VAE, data
+from ppl_models import VAE, SigmoidBeliefNetwork, data
 
 __all__ = ["Run", "load_model", "open_run", "test_rows"]
 
 CONFIG = "config.json"
-MODELS = {"vae": VAE}
+MODELS = {
+    "vae": VAE,
+    "sbn": lambda x_dim, hidden, **options: SigmoidBeliefNetwork((x_dim, *hidden), **options),
+}
 
 
 @dataclass
@@ -60,6 +63,14 @@ class Run:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             return MODELS[self.model](**self.options, mean=mean)
+
+    @property
+    def bound(self) -> str:
+        """What was maximised, in words."""
+        words = {"elbo": "ELBO", "iwae": "IWAE"}.get(self.objective, self.objective)
+        words += f", k = {self.k}" if self.k > 1 else ""
+        words += ", doubly reparameterised gradient" if self.objective == "iwae" and self.gradient == "dreg" else ""
+        return words + (f", after {self.elbo_epochs} epochs of the ELBO" if self.elbo_epochs else "")
 
     @property
     def variant(self) -> str:

@@ -1,0 +1,33 @@
+"""The options that every `ppl train MODEL` shares, each written once."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+__all__ = [
+    "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Data", "Device", "Devices", "Epochs",
+    "KlWarmup", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed", "Strategy", "Tensorboard", "Threads",
+    "WeightDecay",
+]  # fmt: skip
+
+Data = Annotated[str, Option(help="a name from `ppl data`, or a .npy, .npz or folder of images")]
+Out = Annotated[Path, Option(help="folder for the run; must be new or empty")]
+Binarize = Annotated[str, Option(help="auto, dynamic (each visit draws grey images anew) or none")]
+Epochs = Annotated[int, Option(help="passes over the data")]
+BatchSize = Annotated[int, Option(help="rows in a step")]
+Lr = Annotated[float, Option(help="Adam's learning rate at the start")]
+LrFinal = Annotated[float, Option(help="and at the end; it falls on a straight line")]
+Seed = Annotated[int, Option(help="of weights, batches and draws")]
+WeightDecay = Annotated[float, Option(help="decoupled, of every weight")]
+ClipNorm = Annotated[float | None, Option(help="largest norm of the gradient")]
+KlWarmup = Annotated[int, Option(help="epochs over which the regulariser's weight rises to 1")]
+Patience = Annotated[int | None, Option(help="stop after so many epochs without a better held-out bound")]
+Device = Annotated[str, Option(help="cpu, cuda or auto")]
+Devices = Annotated[int, Option(help="processes, one a device")]
+Strategy = Annotated[str, Option(help="of several processes: auto or ddp")]
+Precision = Annotated[str, Option(help="32-true or bf16-mixed")]
+Threads = Annotated[int, Option(help="CPU threads; 0 leaves torch its own choice")]
+CheckpointEpochs = Annotated[int, Option(help="a checkpoint after so many epochs")]
+CheckpointMinutes = Annotated[float, Option(help="and after so many minutes")]
+Tensorboard = Annotated[bool, Option(help="log to OUT/tensorboard too")]

@@ -1,0 +1,181 @@
+"""The one path of a run, new or resumed: check every word, read the data, build, fit, write the page."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from inference.errors import RunError
+
+__all__ = ["check", "integers", "make_fabric", "make_objective", "start"]
+
+
+def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str = "auto", resume: bool = False) -> None:
+    """The one path of a new run and a resumed one: everything is checked before the first byte is written."""
+    import torch
+
+    from inference.cli.page import write_page
+    from inference.cli.runs import CONFIG, load_model
+    from inference.training.fit import Saving, fit, linear
+    from inference.vi.objectives import TraceELBO
+    from inference.vi.svi import SVI
+    from ppl_models import data as datasets
+
+    check(run)
+    if resume:
+        load_model(out, run)  # refuses another model's checkpoint before anything is written
+    if run.gradient == "auto":  # the doubly reparameterised gradient runs the guide twice, so it takes no dropout
+        run.gradient = "plain" if run.options.get("input_dropout") else "dreg"
+    objective = make_objective(run)
+    fabric = make_fabric(device, devices, strategy, run.precision, run.threads)
+    train_set, _ = datasets.load(run.data, seed=run.seed)
+    _settle(run, train_set)
+    held_out = None
+    if run.patience is not None:
+        train_set, held_out = datasets.hold_out(train_set, 0.1, run.seed)
+    model = run.build(mean=train_set.x.mean(0))
+    batches = datasets.Batches(train_set.x, run.batch_size, binarize=run.binarize == "dynamic")
+    svi = SVI(
+        model,
+        objective,
+        # Burda's eps: pixels that are hardly ever on would else take steps as long as all others
+        lambda parameters: torch.optim.AdamW(parameters, run.lr, eps=1e-4, weight_decay=run.weight_decay, fused=True),
+        clip_norm=run.clip_norm,
+        kl_warmup_steps=run.kl_warmup * len(batches),
+        warmup=TraceELBO(),
+        warmup_steps=run.elbo_epochs * len(batches),
+    )
+    with nullcontext() if resume or not fabric.is_global_zero else _claimed(out):
+        if fabric.is_global_zero:
+            run.write(out)
+        fabric.launch()  # the last thing: an error before it is one process's error, said once
+        fit(
+            svi, batches, run.epochs, run.seed,
+            saving=Saving(out, run.checkpoint_epochs, run.checkpoint_minutes, run.tensorboard),
+            resume=resume,
+            schedule=linear(run.lr_final / run.lr),
+            validate=None if held_out is None else _validator(svi, held_out.x, run),
+            patience=run.patience,
+            fabric=fabric,
+            progress=True,
+        )  # fmt: skip
+    if fabric.is_global_zero:
+        page = write_page(out, device=str(fabric.device))
+        typer.echo(f"{out / CONFIG}: the run\n{page}: the report")
+
+
+def check(run: Any) -> None:
+    """Refuse numbers that would fail only later, in the middle of a run."""
+    if not (0 < run.lr < float("inf") and 0 < run.lr_final < float("inf")):
+        raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
+    least_one = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
+    for name, bound in {
+        **least_one,
+        "checkpoint_minutes": 0,
+        "kl_warmup": 0,
+        "weight_decay": 0,
+        "elbo_epochs": 0,
+    }.items():
+        value = getattr(run, name)
+        if value is not None and not value >= bound:
+            raise RunError(f"--{name.replace('_', '-')} is at least {bound}, got {value}: raise it or leave it out")
+    if run.elbo_epochs and run.objective == "elbo":
+        raise RunError("--elbo-epochs come before another objective: add --objective iwae, or leave it out")
+    if run.clip_norm is not None and not run.clip_norm > 0:
+        raise RunError(f"--clip-norm is above 0, got {run.clip_norm}: raise it or leave it out")
+
+
+def make_objective(run: Any) -> Any:
+    """The bound that the words of a run name."""
+    from inference.vi.objectives import IWAE, TraceELBO
+
+    known = {"elbo": lambda: TraceELBO(num_particles=run.k), "iwae": lambda: IWAE(run.k, run.gradient)}
+    if run.objective not in known:
+        raise RunError(f"unknown objective '{run.objective}': choose {' or '.join(known)}")
+    return known[run.objective]()
+
+
+def make_fabric(device: str, devices: int, strategy: str, precision: str, threads: int) -> Any:
+    """A Lightning Fabric, not launched yet."""
+    import torch
+    from lightning_fabric import Fabric
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise RunError(f"unknown device '{device}': choose cpu, cuda or auto")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RunError("this machine has no CUDA device that torch can use: pass --device cpu")
+    if precision not in ("32-true", "bf16-mixed"):
+        raise RunError(f"unknown precision '{precision}': choose 32-true or bf16-mixed")
+    if devices < 1 or threads < 0:
+        raise RunError(f"--devices is at least 1 and --threads at least 0, got {devices} and {threads}")
+    if threads:
+        torch.set_num_threads(threads)
+    accelerator: Any = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+
+
+def _settle(run: Any, train_set: Any) -> None:
+    """Fill in what the data decide: sizes, image shape, kind of binarisation."""
+    binary = bool(((train_set.x == 0) | (train_set.x == 1)).all())
+    if run.binarize == "auto":
+        bernoulli = run.options.get("likelihood", "bernoulli") == "bernoulli"
+        run.binarize = "static" if binary else ("dynamic" if bernoulli else "none")
+    elif run.binarize == "dynamic" and binary:
+        raise RunError(f"{run.data} is binary already, so there is no grey value to draw from: leave --binarize out")
+    elif run.binarize == "none" and binary:
+        run.binarize = "static"
+    elif run.binarize == "static" and not binary:
+        raise RunError(f"{run.data} is grey, so nothing fixes its binarisation: pass --binarize dynamic or none")
+    elif run.binarize not in ("static", "dynamic", "none"):
+        raise RunError(f"unknown binarisation '{run.binarize}': choose auto, dynamic or none")
+    if run.model == "sbn" and run.binarize == "none":
+        raise RunError(f"a sigmoid belief network takes pixels of 0 and 1, and {run.data} is grey: --binarize dynamic")
+    if run.batch_size > len(train_set.x):
+        run.batch_size = len(train_set.x)
+    shape = train_set.image_shape
+    run.options |= {"x_dim": train_set.x.shape[1], "image_shape": list(shape)}
+
+
+@contextmanager
+def _claimed(out: Path) -> Iterator[None]:
+    """Make the run's folder, or refuse one that holds anything; without a checkpoint at the end, take it away again."""
+    from inference.cli.runs import CONFIG
+    from inference.training.run import CHECKPOINT, METRICS
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} exists and is not empty: choose another --out, or go on with `ppl train --resume {out}`")
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        if not (out / CHECKPOINT).exists():
+            with suppress(OSError):  # the first error is the one to tell
+                (out / CONFIG).unlink(missing_ok=True)
+                (out / METRICS).unlink(missing_ok=True)
+                shutil.rmtree(out / "tensorboard", ignore_errors=True)
+                for folder in made:
+                    folder.rmdir()
+        raise
+
+
+def _validator(svi: Any, x: Any, run: Any) -> Any:
+    from inference.evidence.importance import log_marginal
+    from ppl_models import data as datasets
+
+    if run.binarize == "dynamic":
+        import torch
+
+        x = datasets.binarize(x, torch.Generator().manual_seed(run.seed))
+    return lambda: -log_marginal(svi.pair, x, max(run.k, 1), seed=run.seed).mean
+
+
+def integers(name: str, words: str) -> list[int]:
+    """Whole numbers with commas between them, from the option --NAME."""
+    try:
+        return [int(word) for word in words.split(",")]
+    except ValueError:
+        raise RunError(f"--{name} takes whole numbers with commas, such as 200,200, got '{words}'") from None
