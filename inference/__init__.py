@@ -7,14 +7,22 @@ if TYPE_CHECKING:
     from inference.evidence.importance import active_units, importance_weights, log_marginal
     from inference.pair import Pair
     from inference.training.fit import Saving, fit, linear
+    from inference.vi.baselines import NVIL
+    from inference.vi.disarm import DisARM
+    from inference.vi.mean_field import MeanField, mean_field_bound
     from inference.vi.objectives import IWAE, TraceELBO, TraceEnumELBO
     from inference.vi.svi import SVI
+    from inference.vi.wake_sleep import ReweightedWakeSleep
     from inference.weights import log_weights
 
 __all__ = [
     "IWAE",
+    "NVIL",
     "SVI",
+    "DisARM",
+    "MeanField",
     "Pair",
+    "ReweightedWakeSleep",
     "Saving",
     "TraceELBO",
     "TraceEnumELBO",
@@ -24,6 +32,7 @@ __all__ = [
     "importance_weights",
     "log_marginal",
     "log_weights",
+    "mean_field_bound",
 ]
 
 # The same at run time, each module imported at the first use of its names: `ppl --help` need not wait for torch.
@@ -31,8 +40,12 @@ _MODULES = {
     "evidence.importance": ("active_units", "importance_weights", "log_marginal"),
     "pair": ("Pair",),
     "training.fit": ("Saving", "linear", "fit"),
+    "vi.baselines": ("NVIL",),
+    "vi.disarm": ("DisARM",),
+    "vi.mean_field": ("MeanField", "mean_field_bound"),
     "vi.objectives": ("IWAE", "TraceELBO", "TraceEnumELBO"),
     "vi.svi": ("SVI",),
+    "vi.wake_sleep": ("ReweightedWakeSleep",),
     "weights": ("log_weights",),
 }
 

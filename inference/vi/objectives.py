@@ -182,13 +182,7 @@ class IWAE:
 
     def _check_frozen(self, pair: Pair, batch: tuple[Any, ...], structure: Structure) -> None:
         """Once a pair: with values given and parameters frozen, log q must have no gradient left."""
-        for module in pair.modules():
-            for part in module.modules():
-                if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
-                    raise UnsupportedModelError(
-                        "the doubly reparameterised gradient runs the guide twice, and dropout would differ between "
-                        "the two: use gradient='plain', or no dropout"
-                    )
+        refuse_dropout(pair, "the doubly reparameterised gradient", "gradient='plain'")
         if pair in _FREEZABLE:
             return
         with torch.random.fork_rng(), _frozen(pair):
@@ -208,6 +202,17 @@ class IWAE:
 
 
 _FREEZABLE: weakref.WeakSet[Pair] = weakref.WeakSet()
+
+
+def refuse_dropout(pair: Pair, what: str, instead: str) -> None:
+    """Refuse noise inside the networks for an estimator that runs the guide twice and takes both runs for one."""
+    for module in pair.modules():
+        for part in module.modules():
+            if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
+                raise UnsupportedModelError(
+                    f"{what} runs the guide twice, and dropout would differ between the two: use {instead}, or no "
+                    "dropout"
+                )
 
 
 @contextmanager

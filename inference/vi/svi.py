@@ -34,7 +34,8 @@ class SVI:
 
     Args:
         pair: an object with `.model` and `.guide`, or (model, guide), as a Pyro user writes them.
-        objective: the bound: `TraceELBO()`, `TraceEnumELBO()`, `IWAE(k)`.
+        objective: the bound: `TraceELBO()`, `TraceEnumELBO()`, `IWAE(k)`. One that is an nn.Module (`NVIL()`) is learnt
+            and saved with the pair, its names prefixed "objective."; its method `init(pair, *batch)` is called once.
         optimizer: a torch optimiser, or a function from parameters to one (`lambda p: Adam(p, 1e-3)`) for pairs whose
             parameters appear only when they run: autoguides, `pyro.param`.
         clip_norm: the gradient's largest norm, if any.
@@ -43,7 +44,8 @@ class SVI:
             IWAE(k).
 
     Raises:
-        RunError (at the first step): the pair has no parameter, or the optimiser misses one that appeared in a run.
+        RunError (at the first step): the pair has no parameter, or the optimiser misses one that appeared in a run or
+            belongs to the objective.
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class SVI:
     def setup(self, fabric: Any) -> None:
         """Take the device, precision and processes of a Lightning Fabric."""
         self._fabric = fabric
-        for module in self.pair.modules():
+        for module in [*self.pair.modules(), *self._learners().values()]:
             fabric.to_device(module)
         self._autocast = fabric.autocast
 
@@ -86,17 +88,23 @@ class SVI:
         parameters = {name: p for name, p in self.pair.named_parameters().items() if p.requires_grad}
         if not parameters:
             raise RunError("the pair has no parameter to learn: give it an nn.Module, pyro.param or an autoguide")
+        for prefix, part in self._learners().items():
+            if hasattr(part, "init"):
+                part.init(self.pair, *batch)  # pyright: ignore[reportCallIssue]
+            parameters |= {prefix + name: p for name, p in part.named_parameters() if p.requires_grad}
         if self._make_optimizer is not None:
             self.optimizers = [self._make_optimizer(list(parameters.values()))]
         held = {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
         missed = [name for name, p in parameters.items() if id(p) not in known and id(p) not in held]
         if missed:
             raise RunError(
-                f"the optimiser does not hold '{missed[0].removeprefix('store.')}', which appeared when the pair ran: "
+                f"the optimiser does not hold '{missed[0].removeprefix('store.')}', which "
+                f"{'the objective learns' if _is_of_objective(missed[0]) else 'appeared when the pair ran'}: "
                 "pass a function, optimizer=lambda parameters: Adam(parameters, 1e-3)"
             )
         if self._fabric is not None and self._fabric.world_size > 1:
-            self._run = self._fabric.setup_module(self._bound.adopt(parameters))
+            buffers = {p + n: b for p, part in self._learners().items() for n, b in part.named_buffers()}
+            self._run = self._fabric.setup_module(self._bound.adopt(parameters, buffers))
         self._ready = True
 
     def step(self, *batch: Any) -> SVIInfo:
@@ -125,19 +133,39 @@ class SVI:
         return 1.0 if self.kl_warmup_steps == 0 else min(1.0, (self.steps + 1) / self.kl_warmup_steps)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Parameters, buffers and optimiser, named."""
+        """Parameters, buffers and optimiser, named; the objective's too, where it has any."""
         tensors = {f"parameter.{name}": p.detach() for name, p in self.pair.named_parameters().items()}
         tensors |= {f"buffer.{name}": b for name, b in self.pair.named_buffers().items()}
+        for prefix, part in self._learners().items():
+            tensors |= {prefix + name: value for name, value in part.state_dict().items()}
         packed, groups = flatten_optimizer(self.optimizers)
         return tensors | packed, {"steps": self.steps, "optimizers": groups}
 
     def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Take up a state in place; `init` must have run where parameters are lazy."""
+        for prefix, part in self._learners().items():
+            own = part.state_dict()
+            there = {n.removeprefix(prefix): value for n, value in tensors.items() if n.startswith(prefix)}
+            if {n: v.shape for n, v in own.items()} != {n: v.shape for n, v in there.items()}:
+                raise CheckpointError(
+                    f"the checkpoint is of a run with another objective: it holds {sorted(there) or 'none'} where "
+                    f"{type(part).__name__} has {sorted(own)}: take the run's own objective"
+                )
+            part.load_state_dict(there)
         restore(self.pair, tensors)
         if "optimizers" not in meta or len(meta["optimizers"]) != len(self.optimizers):
             raise CheckpointError("the checkpoint holds no optimiser of this kind: train anew, or load only the model")
         unflatten_optimizer(self.optimizers, tensors, meta["optimizers"])
         self.steps = meta["steps"]
+
+    def _learners(self) -> dict[str, nn.Module]:
+        """Objectives that have parameters or running means of their own, by the prefix of their names."""
+        parts = {"objective.": self.objective, "warmup.": self.warmup}
+        return {prefix: part for prefix, part in parts.items() if isinstance(part, nn.Module)}
+
+
+def _is_of_objective(name: str) -> bool:
+    return name.startswith(("objective.", "warmup."))
 
 
 class _Bound(nn.Module):
@@ -147,9 +175,11 @@ class _Bound(nn.Module):
         super().__init__()
         self.__dict__["svi"] = svi
 
-    def adopt(self, parameters: dict[str, nn.Parameter]) -> "_Bound":
+    def adopt(self, parameters: dict[str, nn.Parameter], buffers: dict[str, Tensor]) -> "_Bound":
         for name, parameter in parameters.items():
             self.register_parameter(name.replace(".", "/"), parameter)
+        for name, buffer in buffers.items():  # so that all processes go by the first one's running means
+            self.register_buffer(name.replace(".", "/"), buffer)
         return self
 
     def forward(self, *batch: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:

@@ -90,3 +90,84 @@ class TinySBN(nn.Module):
             index = torch.tensor(draw)
             total = total + log_q[index].sum().exp() * (log_w[index].logsumexp(0) - math.log(k))
         return total
+
+
+class DeepSBN(nn.Module):
+    """A sigmoid belief network 3-2 or 3-2-2, all its parameters and its guide's once for each row.
+
+    With the same x in every row, one backward pass gives as many independent draws of the whole gradient, the model's
+    included, as there are rows: `theta.grad * n` (N, P) and `phi.grad * n` (N, Q). The guide draws h1, then h2 from h1.
+    """
+
+    def __init__(self, n_rows: int, layers: int = 1):
+        super().__init__()
+        g = torch.Generator().manual_seed(7)
+        self.depth = layers
+        sizes = [3, 2, 2][: layers + 1]
+        up = [(2,)] if layers == 1 else [(2,), (2, 2), (2,)]
+        down = [(2,), *[shape for a, b in itertools.pairwise(sizes) for shape in ((b, a), (a,))]]
+        self.up, self.down = up, down
+        for name, shapes in (("theta", down), ("phi", up)):
+            row = torch.randn(sum(math.prod(shape) for shape in shapes), generator=g).double()
+            setattr(self, name, nn.Parameter(row.expand(n_rows, -1).clone()))
+
+    def model(self, x):
+        top, *rest = _cut(self.theta, self.down)
+        with pyro.plate("data", len(x), dim=-1):
+            logits = top
+            for level in range(self.depth, 0, -1):
+                h = pyro.sample(f"h{level}", dist.Bernoulli(logits=logits).to_event(1))
+                w, b = rest[2 * level - 2 : 2 * level]
+                logits = (h.unsqueeze(-2) @ w).squeeze(-2) + b
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+    def guide(self, x):
+        first, *rest = _cut(self.phi, self.up)
+        with pyro.plate("data", len(x), dim=-1):
+            h = pyro.sample("h1", dist.Bernoulli(logits=first).to_event(1))
+            if rest:
+                pyro.sample("h2", dist.Bernoulli(logits=(h.unsqueeze(-2) @ rest[0]).squeeze(-2) + rest[1]).to_event(1))
+
+    def row(self) -> tuple[Tensor, Tensor]:
+        """Theta and phi of one row, to differentiate an enumeration."""
+        return self.theta[0].detach().clone().requires_grad_(), self.phi[0].detach().clone().requires_grad_()
+
+    def states(self) -> Tensor:
+        """All values of (h1, h2): (S, H)."""
+        return torch.tensor(list(itertools.product((0.0, 1.0), repeat=2 * self.depth))).double()
+
+    def log_joint(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Log p(x, h) of every state, x (3,) or one for each state: (S,)."""
+        top, *rest = _cut(theta, self.down)
+        h = [x, *self.states().split(2, -1)]
+        total = _bernoulli(top, h[-1])
+        for level in range(1, self.depth + 1):
+            w, b = rest[2 * level - 2 : 2 * level]
+            total = total + _bernoulli(h[level] @ w + b, h[level - 1])
+        return total
+
+    def log_guide(self, phi: Tensor) -> Tensor:
+        """Log q(h) of every state: (S,)."""
+        first, *rest = _cut(phi, self.up)
+        h = self.states().split(2, -1)
+        return _bernoulli(first, h[0]) + (_bernoulli(h[0] @ rest[0] + rest[1], h[1]) if rest else 0.0)
+
+    def draws(self, x: Tensor, k: int, theta: Tensor, phi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All S^k draws of k particles: their probability (S^k,), log p and log q of each particle (S^k, k)."""
+        log_p, log_q = self.log_joint(x, theta), self.log_guide(phi)
+        index = torch.tensor(list(itertools.product(range(len(log_q)), repeat=k)))
+        return log_q[index].sum(-1).exp(), log_p[index], log_q[index]
+
+    def bound(self, x: Tensor, k: int, theta: Tensor, phi: Tensor) -> Tensor:
+        """L_k, differentiable in both."""
+        probability, log_p, log_q = self.draws(x, k, theta, phi)
+        return (probability * ((log_p - log_q).logsumexp(-1) - math.log(k))).sum()
+
+
+def _cut(flat: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
+    parts = flat.split([math.prod(shape) for shape in shapes], -1)
+    return [part.unflatten(-1, shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _bernoulli(logits: Tensor, value: Tensor) -> Tensor:
+    return dist.Bernoulli(logits=logits).log_prob(value).sum(-1)

@@ -1,0 +1,169 @@
+"""Reweighted wake-sleep: learn the model from weighted draws of the guide, and the guide from draws that fit the model.
+
+    v_k = w_k / sum_j w_j,   w_k = p(x, h_k) / q(h_k | x),   h_k ~ q(. | x)
+
+    wake-theta   sum_k v_k dlog p(x, h_k)/dtheta                 the model, towards log p(x)
+    wake-phi     sum_k v_k dlog q(h_k | x)/dphi                  the guide, towards the posterior, on real data
+    sleep-phi    dlog q(h | x)/dphi at (x, h) ~ p                the same on the model's own data: its dreams
+
+No term differentiates through a draw, so discrete and continuous sites are alike, and no baseline is needed. Weights
+are normalised for each datum: rows of a batch never compete.
+"""
+
+import math
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from inference.errors import ShapeError, UnsupportedModelError
+from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic
+from inference.types import Estimate
+from inference.weights import Layout, layout_of, log_prob, per_unit, run
+
+__all__ = ["ReweightedWakeSleep"]
+
+
+@dataclass(frozen=True)
+class ReweightedWakeSleep:
+    """Reweighted wake-sleep of k particles [bornschein2015rws]; its value is the bound L_k, in nats per datum.
+
+    The updates are the three above; theta's and phi's never reach into each other. Those of wake are ratios of two
+    averages over k draws, so their mean is that of L_inf only as k grows; sleep-phi's is exact for its own objective,
+    E_p(x)[log q(h | x)].
+
+    Args:
+        k: particles K; with k=1 and `phi="sleep"` this is the wake-sleep algorithm itself.
+        phi: the guide's update: "wake", "sleep", or "both", half of each.
+
+    Raises:
+        ShapeError: k < 1; k = 1 where the guide learns from the weights, which are all 1 then.
+        UnsupportedModelError (when called): an enumerated site; for the sleep phase, an observed site that is none of
+            the batch's own tensors, a model that reads what it should dream, a guide with auxiliary sites.
+    """
+
+    k: int = 5
+    phi: str = "wake"
+
+    def __post_init__(self) -> None:
+        if self.phi not in ("wake", "sleep", "both"):
+            raise ValueError(f"phi, the guide's update, is 'wake', 'sleep' or 'both', got {self.phi!r}")
+        if self.k < 2 and not (self.k == 1 and self.phi == "sleep"):
+            raise ShapeError(
+                f"reweighted wake-sleep weighs k >= 2 draws against one another, got k={self.k}: pass k=5, or "
+                "ReweightedWakeSleep(1, phi='sleep') for plain wake-sleep"
+            )
+
+    def __call__(self, pair: Any, *batch: Any, beta: float = 1.0) -> Estimate:
+        """Estimate on a batch; `beta` weighs log p(h) - log q(h | x) in each weight, and log p(h) in theta's update."""
+        pair = as_pair(pair)
+        structure = pair.structure(*batch)
+        if structure.model_enum:
+            raise UnsupportedModelError("reweighted wake-sleep cannot sum out an enumerated site: use IWAE(k=5)")
+        with pair.scope(), pyro.validation_enabled(False):
+            with _Detached():
+                drawn = run(pair.guide, batch, self.k, structure)
+            trace = run(poutine.replay(pair.model, trace=drawn), batch, self.k, structure)
+            sites = [site for site in trace.nodes.values() if is_stochastic(site)]
+            layout, rows = layout_of(sites, self.k, structure)
+            log_q = _total(drawn, layout, latent=True)
+            log_prior = _total(trace, layout, latent=True)
+            rec = _total(trace, layout, latent=False)
+            if not any(is_latent(site) for site in drawn.nodes.values()):
+                raise UnsupportedModelError(
+                    "the guide samples nothing, so there is nothing to weigh: use TraceEnumELBO()"
+                )
+            log_w = (beta * (log_prior - log_q) + rec).detach().expand(self.k, -1)  # (K, N)
+            v = log_w.softmax(0)
+            surrogate = _weighted(v, beta * log_prior + rec)
+            share = 0.5 if self.phi == "both" else 1.0
+            if self.phi != "sleep":
+                surrogate = surrogate + share * _weighted(v, log_q)
+            if self.phi != "wake":
+                surrogate = surrogate + share * _dream(pair, batch, structure)
+        bound = log_w.logsumexp(0) - math.log(self.k)
+        return Estimate(-surrogate.sum() / rows, bound.sum() / rows)
+
+
+class _Detached(Messenger):
+    """Every draw of a program becomes a constant: entered outside the trace, so that the trace records it so."""
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if isinstance(msg["value"], Tensor) and not msg["is_observed"]:
+            msg["value"] = msg["value"].detach()
+
+
+def _weighted(v: Tensor, log_p: Tensor) -> Tensor:
+    """Sum over particles, (K, N) -> (N,); a draw that is impossible weighs nothing, and 0 times infinity is 0."""
+    return torch.where(v > 0, v * log_p, 0.0).sum(0)
+
+
+def _total(trace: Any, layout: Layout, latent: bool) -> Tensor:
+    """Log-probability of a trace's latent or observed sites for each particle and unit: (K or 1, N)."""
+    sites = [site for site in trace.nodes.values() if is_stochastic(site) and is_latent(site) == latent]
+    return torch.as_tensor(sum(per_unit(log_prob(site, layout), layout) for site in sites))
+
+
+def _dream(pair: Pair, batch: tuple[Any, ...], structure: Structure) -> Tensor:
+    """Log q(h | x) (N,) of one draw (x, h) of the model for each row, differentiable in phi."""
+    _check_dream(pair, batch, structure)
+    dream, dreamt = _draw(pair, batch, structure)
+    guide_trace = run(poutine.replay(pair.guide, trace=dream), dreamt, 1, structure)
+    auxiliary = [name for name, site in guide_trace.nodes.items() if is_latent(site) and name not in dream.nodes]
+    if auxiliary:
+        raise UnsupportedModelError(
+            f"the guide's auxiliary site '{auxiliary[0]}' is no site of the model, so a dream has no value for it: "
+            "use phi='wake'"
+        )
+    sites = [site for site in dream.nodes.values() if is_stochastic(site)]
+    layout, _ = layout_of(sites, 1, structure)
+    return _total(guide_trace, layout, latent=True).squeeze(0)
+
+
+@torch.no_grad()
+def _draw(pair: Pair, batch: tuple[Any, ...], structure: Structure) -> tuple[Any, tuple[Any, ...]]:
+    """A trace of the model with nothing observed, and the batch with each observed tensor replaced by its draw."""
+    with poutine.uncondition():  # entered outside the trace: it has the last word on a site
+        dream = run(pair.model, batch, 1, structure)
+    dreamt = list(batch)
+    for name, site in dream.nodes.items():
+        if not (is_stochastic(site) and site["infer"].get("was_observed")):
+            continue
+        places = [i for i, arg in enumerate(batch) if arg is site["infer"]["obs"]]
+        if not places:
+            raise UnsupportedModelError(
+                f"the sleep phase hands the guide a dreamt '{name}', but its observed value is none of the batch's "
+                "arguments: write obs=x with x an argument as it comes, or use phi='wake'"
+            )
+        for i in places:
+            dreamt[i] = site["value"].to(batch[i].dtype)
+    return dream, tuple(dreamt)
+
+
+@torch.no_grad()
+def _check_dream(pair: Pair, batch: tuple[Any, ...], structure: Structure) -> None:
+    """Once a pair: a model that reads what it observes would dream of real data, and rate its dream otherwise."""
+    if pair in _DREAMERS:
+        return
+    with torch.random.fork_rng(), pair.evaluating():
+        dream, dreamt = _draw(pair, batch, structure)
+        again = run(poutine.replay(pair.model, trace=dream), dreamt, 1, structure)
+    for name, site in dream.nodes.items():
+        if is_stochastic(site):
+            there, here = (
+                s["fn"].log_prob(site["value"], *s["args"], **s["kwargs"]) for s in (site, again.nodes[name])
+            )
+            if there.shape != here.shape or not torch.allclose(there, here, rtol=1e-3, atol=1e-3):
+                raise UnsupportedModelError(
+                    f"the model's site '{name}' depends on data that the sleep phase dreams, so its draws are no draws "
+                    "of the model: use phi='wake'"
+                )
+    _DREAMERS.add(pair)
+
+
+_DREAMERS: weakref.WeakSet[Pair] = weakref.WeakSet()
