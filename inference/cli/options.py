@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Option
 
 __all__ = [
-    "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Data", "Device", "Devices", "Epochs",
+    "AdamEps", "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Data", "Device", "Devices", "Epochs",
     "KlWarmup", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed", "Strategy", "Tensorboard", "Threads",
     "WeightDecay",
 ]  # fmt: skip
@@ -20,6 +20,8 @@ Lr = Annotated[float, Option(help="Adam's learning rate at the start")]
 LrFinal = Annotated[float, Option(help="and at the end; it falls on a straight line")]
 Seed = Annotated[int, Option(help="of weights, batches and draws")]
 WeightDecay = Annotated[float, Option(help="decoupled, of every weight")]
+# Burda's 1e-4 for the VAE: pixels that are hardly ever on would else take steps as long as all others
+AdamEps = Annotated[float, Option(help="Adam's eps: larger shortens the steps of rarely moved weights")]
 ClipNorm = Annotated[float | None, Option(help="largest norm of the gradient")]
 KlWarmup = Annotated[int, Option(help="epochs over which the regulariser's weight rises to 1")]
 Patience = Annotated[int | None, Option(help="stop after so many epochs without a better held-out bound")]

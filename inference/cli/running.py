@@ -41,8 +41,9 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
     svi = SVI(
         model,
         objective,
-        # Burda's eps: pixels that are hardly ever on would else take steps as long as all others
-        lambda parameters: torch.optim.AdamW(parameters, run.lr, eps=1e-4, weight_decay=run.weight_decay, fused=True),
+        lambda parameters: torch.optim.AdamW(
+            parameters, run.lr, eps=run.adam_eps, weight_decay=run.weight_decay, fused=True
+        ),
         clip_norm=run.clip_norm,
         kl_warmup_steps=run.kl_warmup * len(batches),
         warmup=TraceELBO(),

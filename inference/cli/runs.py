@@ -42,6 +42,7 @@ class Run:
     lr_final: float
     seed: int
     weight_decay: float = 0.0
+    adam_eps: float = 1e-4
     clip_norm: float | None = None
     kl_warmup: int = 0
     elbo_epochs: int = 0

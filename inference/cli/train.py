@@ -60,6 +60,7 @@ def vae(
     lr_final: o.LrFinal = 2e-5,
     seed: o.Seed = 0,
     weight_decay: o.WeightDecay = 0.01,
+    adam_eps: o.AdamEps = 1e-4,
     clip_norm: o.ClipNorm = None,
     kl_warmup: o.KlWarmup = 0,
     patience: o.Patience = None,
@@ -85,7 +86,7 @@ def vae(
         data=data, binarize=binarize, objective=objective,
         k=(5 if objective == "iwae" else 1) if k is None else k,
         elbo_epochs=elbo_epochs, gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
-        seed=seed, weight_decay=weight_decay, clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience,
+        seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience,
         precision=precision, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
     )  # fmt: skip
@@ -111,6 +112,7 @@ def sbn(
     lr_final: o.LrFinal = 3e-5,
     seed: o.Seed = 0,
     weight_decay: o.WeightDecay = 0.0,
+    adam_eps: o.AdamEps = 1e-8,
     clip_norm: o.ClipNorm = None,
     kl_warmup: o.KlWarmup = 0,
     patience: o.Patience = None,
@@ -132,8 +134,8 @@ def sbn(
             "hidden": integers("hidden", hidden), "guide_hidden": guide_hidden, "autoregressive": autoregressive,
         },
         data=data, binarize=binarize, objective=objective, k=k, gradient="plain", epochs=epochs,
-        batch_size=batch_size, lr=lr, lr_final=lr_final, seed=seed, weight_decay=weight_decay, clip_norm=clip_norm,
-        kl_warmup=kl_warmup, patience=patience, threads=threads,
+        batch_size=batch_size, lr=lr, lr_final=lr_final, seed=seed, weight_decay=weight_decay, adam_eps=adam_eps,
+        clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
     )  # fmt: skip
     start(run, out, device=device, devices=devices, strategy=strategy)
