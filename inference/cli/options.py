@@ -6,8 +6,8 @@ from typing import Annotated
 from typer import Option
 
 __all__ = [
-    "AdamEps", "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Data", "Device", "Devices", "Epochs",
-    "KlWarmup", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed", "Strategy", "Tensorboard", "Threads",
+    "AdamEps", "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Data", "Device", "Devices",
+    "Epochs", "KlWarmup", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed", "Strategy", "Tensorboard", "Threads",
     "WeightDecay",
 ]  # fmt: skip
 

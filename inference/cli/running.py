@@ -72,14 +72,9 @@ def check(run: Any) -> None:
     """Refuse numbers that would fail only later, in the middle of a run."""
     if not (0 < run.lr < float("inf") and 0 < run.lr_final < float("inf")):
         raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
-    least_one = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
-    for name, bound in {
-        **least_one,
-        "checkpoint_minutes": 0,
-        "kl_warmup": 0,
-        "weight_decay": 0,
-        "elbo_epochs": 0,
-    }.items():
+    least = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
+    least |= dict.fromkeys(("checkpoint_minutes", "kl_warmup", "weight_decay", "adam_eps", "elbo_epochs"), 0)
+    for name, bound in least.items():
         value = getattr(run, name)
         if value is not None and not value >= bound:
             raise RunError(f"--{name.replace('_', '-')} is at least {bound}, got {value}: raise it or leave it out")

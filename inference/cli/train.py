@@ -86,8 +86,8 @@ def vae(
         data=data, binarize=binarize, objective=objective,
         k=(5 if objective == "iwae" else 1) if k is None else k,
         elbo_epochs=elbo_epochs, gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
-        seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience,
-        precision=precision, threads=threads,
+        seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm, kl_warmup=kl_warmup,
+        patience=patience, precision=precision, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
     )  # fmt: skip
     start(run, out, device=device, devices=devices, strategy=strategy)

@@ -183,6 +183,26 @@ def test_ones_own_images_and_the_other_options(ppl, tmp_path):
     assert ppl("evaluate", "deep/er/run", "--k", "2").code == 0
 
 
+def test_iwae_after_epochs_on_the_elbo(ppl):
+    words = "--objective iwae --k 3 --elbo-epochs 1 --epochs 2 --data digits --out run"
+    assert ppl(*TRAIN, *words.split()).code == 0
+    rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert ["reg" in row for row in rows] == [True, False]  # only the ELBO has two parts
+    assert "after 1 epochs of the ELBO" in Path("run/report.html").read_text()
+
+
+@pytest.mark.parametrize("more", ["--hidden 12", "--hidden 12,6 --objective elbo --k 2 --guide-hidden 8"])
+def test_a_sigmoid_belief_network_from_training_to_pictures(ppl, more):
+    said = ppl("train", "sbn", "--data", "digits", *more.split(), "--epochs", 2, "--threads", 1, "--out", "sbn")
+    assert said.code == 0, said.err
+    assert ppl("evaluate", "sbn", "--k", "1,20", "--images", 40).code == 0
+    result = json.loads(Path("sbn/evaluation.json").read_text())
+    assert result["units"] == 12 and result["rows"][0]["mean"] < result["rows"][1]["mean"] < 0
+    assert ppl("sample", "sbn", "--out", "s.png").code == 0
+    page = Path("sbn/report.html").read_text()
+    assert "Random samples" in page and "Latent manifold" not in page
+
+
 def test_the_report_holds_its_pictures(trained):
     page = (trained / "report.html").read_text()
     pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)", page)
@@ -233,6 +253,8 @@ OPTIONS = {
     "checkpoint epochs": ("--checkpoint-epochs 0", "--checkpoint-epochs is at least 1, got 0: "),
     "checkpoint minutes": ("--checkpoint-minutes -1", "--checkpoint-minutes is at least 0, got -1.0: "),
     "kl warm-up": ("--kl-warmup -1", "--kl-warmup is at least 0, got -1: "),
+    "elbo epochs": ("--objective iwae --elbo-epochs -1", "--elbo-epochs is at least 0, got -1: "),
+    "elbo before elbo": ("--elbo-epochs 3", "--elbo-epochs come before another objective: add --objective iwae"),
     "weight decay": ("--weight-decay -1", "--weight-decay is at least 0, got -1.0: "),
     "input dropout": ("--input-dropout 1", r"input_dropout is a share in \[0, 1\), got 1.0: "),
     "clip norm": ("--clip-norm 0", "--clip-norm is above 0, got 0.0: "),
@@ -246,6 +268,19 @@ OPTIONS = {
 def test_a_bad_option_is_one_sentence_and_leaves_nothing(ppl, tmp_path, options, words):
     said = ppl(*TRAIN, "--data", "bars", "--out", "new/run", *options.split())
     refused(said, words)
+    assert list(tmp_path.iterdir()) == []
+
+
+SBN_OPTIONS = {
+    "grey pixels": ("--data digits --binarize none", "takes pixels of 0 and 1, and digits is grey: --binarize dynamic"),
+    "no hidden units": ("--data bars --hidden 0", "each at least 1, got .*, 0. "),
+    "hidden in the guide": ("--data bars --guide-hidden 0", "guide_hidden=0"),
+}
+
+
+@pytest.mark.parametrize(("options", "words"), SBN_OPTIONS.values(), ids=SBN_OPTIONS.keys())
+def test_a_bad_option_of_a_belief_network(ppl, tmp_path, options, words):
+    refused(ppl("train", "sbn", "--out", "run", *options.split()), words)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, conv_decoder, conv_encoder, fold, mlp
+from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, Linear, conv_decoder, conv_encoder, fold, mlp
 
 IMAGES = [(1, 28, 28), (1, 8, 8), (3, 32, 32), (1, 9, 7), (2, 1, 5)]
 
@@ -20,6 +20,45 @@ def test_mlp_puts_activations_between_layers(end: bool) -> None:
     assert [type(layer).__name__ for layer in net] == ["Linear", "ReLU", "Linear", *(["ReLU"] if end else [])]
     assert all(bool((layer.bias == 0).all()) for layer in net if isinstance(layer, nn.Linear))
     assert net(torch.randn(6, 5, 4)).shape == (6, 5, 2)
+
+
+LARGE = {"three axes": (5, 100), "one row, repeated": (500,)}  # 2^21 multiplications: the path through oneDNN
+
+
+@pytest.mark.parametrize("kind", LARGE)
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_is_torchs_in_value_and_two_derivatives(kind: str, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = Linear(200, 784, bias=bias)
+    x = torch.randn(*LARGE[kind], 200)
+    x = (x[:1].expand_as(x) if kind == "one row, repeated" else x).requires_grad_()
+    weight = torch.randn(*LARGE[kind], 784)
+    leaves = [x, *layer.parameters()]
+    results = []
+    for out in (layer(x), nn.functional.linear(x, layer.weight, layer.bias)):
+        grads = torch.autograd.grad((out.tanh() * weight).sum(), leaves, create_graph=True)
+        second = torch.autograd.grad(grads[0].square().sum(), leaves[:2])
+        results.append([out, *grads, *second])
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+
+
+def test_linear_takes_transposed_and_broken_strides() -> None:
+    torch.manual_seed(0)
+    layer = Linear(200, 784)
+    for x in (torch.randn(200, 500).t(), torch.randn(500, 400)[:, ::2], torch.randn(1, 200).expand(500, 200)):
+        torch.testing.assert_close(layer(x), nn.functional.linear(x, layer.weight, layer.bias), rtol=1e-4, atol=1e-5)
+    layer(torch.randn(500, 200)).sum().backward()  # an expanded gradient
+    assert layer.bias is not None and layer.bias.grad is not None and bool((layer.bias.grad == 500).all())
+
+
+def test_linear_leaves_other_types_to_torch() -> None:
+    layer, x = Linear(200, 784), torch.randn(500, 200)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    double = layer.double()
+    assert torch.equal(double(x.double()), nn.functional.linear(x.double(), double.weight, double.bias))
+    nn.Linear(200, 784).load_state_dict(layer.state_dict())
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
