@@ -6,9 +6,9 @@ from typing import Annotated
 from typer import Option
 
 __all__ = [
-    "AdamEps", "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Data", "Device", "Devices",
-    "Epochs", "KlWarmup", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed", "Strategy", "Tensorboard", "Threads",
-    "WeightDecay",
+    "AdamEps", "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Data", "Device",
+    "Devices", "Epochs", "KlWarmup", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed", "Strategy", "Tensorboard",
+    "Threads", "WeightDecay",
 ]  # fmt: skip
 
 Data = Annotated[str, Option(help="a name from `ppl data`, or a .npy, .npz or folder of images")]
