@@ -86,11 +86,21 @@ def check(run: Any) -> None:
 
 def make_objective(run: Any) -> Any:
     """The bound that the words of a run name."""
+    from inference.vi.baselines import NVIL
+    from inference.vi.disarm import DisARM
     from inference.vi.objectives import IWAE, TraceELBO
+    from inference.vi.wake_sleep import ReweightedWakeSleep
 
     known = {"elbo": lambda: TraceELBO(num_particles=run.k), "iwae": lambda: IWAE(run.k, run.gradient)}
+    if run.model == "sbn":
+        known |= {
+            "rws": lambda: ReweightedWakeSleep(run.k),
+            "nvil": lambda: NVIL(num_particles=run.k),
+            "disarm": lambda: DisARM(num_particles=run.k),
+        }
     if run.objective not in known:
-        raise RunError(f"unknown objective '{run.objective}': choose {' or '.join(known)}")
+        *others, last = known
+        raise RunError(f"unknown objective '{run.objective}': choose {', '.join(others)} or {last}")
     return known[run.objective]()
 
 

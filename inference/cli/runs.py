@@ -68,7 +68,8 @@ class Run:
     @property
     def bound(self) -> str:
         """What was maximised, in words."""
-        words = {"elbo": "ELBO", "iwae": "IWAE"}.get(self.objective, self.objective)
+        words = {"elbo": "ELBO", "iwae": "IWAE", "rws": "reweighted wake-sleep", "nvil": "NVIL", "disarm": "DisARM"}
+        words = words.get(self.objective, self.objective)
         words += f", k = {self.k}" if self.k > 1 else ""
         words += ", doubly reparameterised gradient" if self.objective == "iwae" and self.gradient == "dreg" else ""
         return words + (f", after {self.elbo_epochs} epochs of the ELBO" if self.elbo_epochs else "")

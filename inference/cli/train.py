@@ -99,7 +99,7 @@ def sbn(
     data: o.Data,
     out: o.Out,
     objective: Annotated[str, typer.Option(help="rws, iwae (VIMCO), elbo (leave-one-out), nvil or disarm")] = "iwae",
-    k: Annotated[int, typer.Option(help="samples per datum; nvil and disarm take one")] = 5,
+    k: Annotated[int | None, typer.Option(help="samples per datum: 5; for nvil and disarm 1")] = None,
     hidden: Annotated[str, typer.Option(help="units of the hidden layers, from the data up")] = "200",
     guide_hidden: Annotated[
         int | None, typer.Option(help="units of a hidden layer in the guide's networks; linear without")
@@ -133,7 +133,8 @@ def sbn(
         options={
             "hidden": integers("hidden", hidden), "guide_hidden": guide_hidden, "autoregressive": autoregressive,
         },
-        data=data, binarize=binarize, objective=objective, k=k, gradient="plain", epochs=epochs,
+        data=data, binarize=binarize, objective=objective,
+        k=(1 if objective in ("nvil", "disarm") else 5) if k is None else k, gradient="plain", epochs=epochs,
         batch_size=batch_size, lr=lr, lr_final=lr_final, seed=seed, weight_decay=weight_decay, adam_eps=adam_eps,
         clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,

@@ -191,7 +191,9 @@ def test_iwae_after_epochs_on_the_elbo(ppl):
     assert "after 1 epochs of the ELBO" in Path("run/report.html").read_text()
 
 
-@pytest.mark.parametrize("more", ["--hidden 12", "--hidden 12,6 --objective elbo --k 2 --guide-hidden 8"])
+@pytest.mark.parametrize(
+    "more", ["--hidden 12", "--hidden 12,6 --objective rws --guide-hidden 8", "--hidden 12 --objective nvil"]
+)
 def test_a_sigmoid_belief_network_from_training_to_pictures(ppl, more):
     said = ppl("train", "sbn", "--data", "digits", *more.split(), "--epochs", 2, "--threads", 1, "--out", "sbn")
     assert said.code == 0, said.err
