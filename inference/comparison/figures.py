@@ -13,7 +13,7 @@ from PIL import Image
 
 from inference.errors import ShapeError
 
-__all__ = ["curves", "image_grid", "png_bytes", "save_png", "write_atomic"]
+__all__ = ["curves", "image_grid", "png_bytes", "save_png", "tick_label", "ticks", "write_atomic"]
 
 WIDTH, HEIGHT = 360, 220  # of a chart in CSS pixels: three fit abreast on a desk, one on a telephone
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 28, 40  # margins around the plotting area
@@ -99,13 +99,13 @@ def curves(
 
     whole = all(float(x).is_integer() for x in xs)
     grid, text, draw, legend = [], [], [], WIDTH - RIGHT
-    for t in _ticks(x0, x1, 5, whole):
+    for t in ticks(x0, x1, 5, whole):
         x = place(t, y0)[0]
-        text.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{_label(t)}</text>')
-    for t in _ticks(y0, y1, 5):
+        text.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick_label(t)}</text>')
+    for t in ticks(y0, y1, 5):
         y = place(x0, t)[1]
         grid.append(f"M{LEFT} {y}H{WIDTH - RIGHT}")
-        text.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{_label(t)}</text>')
+        text.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{tick_label(t)}</text>')
     for i, (label, points) in reversed(list(enumerate(lines.items()))):  # the first is drawn last, on top
         style = f"stroke:var(--line-{i},currentColor)"
         path = "M" + "L".join("{} {}".format(*place(*p)) for p in points)
@@ -153,7 +153,7 @@ def _pad(low: float, high: float, share: float) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
+def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
     """List multiples of 1, 2 or 5 times a power of ten, at most about `most` of them."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= (high - low) / most)
@@ -161,5 +161,6 @@ def _ticks(low: float, high: float, most: int, whole: bool = False) -> list[floa
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def _label(tick: float) -> str:
+def tick_label(tick: float) -> str:
+    """Write a tick's number with a real minus sign."""
     return (f"{tick:,.0f}" if abs(tick) >= 1000 else f"{round(tick, 9):.6g}").replace("-", "\N{MINUS SIGN}")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from inference.comparison.figures import curves, write_atomic
 
-__all__ = ["write_run"]
+__all__ = ["environment", "write_run"]
 
 KHAT_LIMIT = 0.7  # above it the weights' variance cannot be trusted: vehtari2024psis
 
@@ -47,7 +47,7 @@ def write_run(
     command, versions = settings.pop("command", None), settings.pop("versions", None)
     rows = sorted(evaluation or (), key=lambda row: row["k"])
     page = (
-        _environment()
+        environment()
         .get_template("run.html")
         .render(
             title=title,
@@ -68,7 +68,8 @@ def write_run(
     write_atomic(path, page.encode())
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates beside this file, with the filters `number` and `nats`."""
     environment = Environment(
         loader=PackageLoader("inference.comparison", ""),
         autoescape=True,
