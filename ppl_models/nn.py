@@ -189,5 +189,9 @@ class BernoulliVector(dist.Independent):
             self._validate_sample(value)
         # half precision logits are summed in the data's precision, as autocast does for torch's own Bernoulli
         dtype = torch.promote_types(self.logits.dtype, value.dtype)
-        logits, value = torch.broadcast_tensors(self.logits.to(dtype), value.to(dtype))
-        return _LogProbBernoulli.apply(logits, value)
+        logits, value = self.logits.to(dtype), value.to(dtype)
+        shape = torch.broadcast_shapes(logits.shape, value.shape)
+        if shape != logits.shape:  # one set of logits for many values: its normaliser is computed once
+            logits = logits.expand(*logits.shape[:-1], shape[-1])
+            return (value * logits).sum(-1) - torch.nn.functional.softplus(logits).sum(-1)
+        return _LogProbBernoulli.apply(logits, value.expand(shape))
