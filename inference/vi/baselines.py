@@ -7,6 +7,7 @@ of the signal in *earlier* steps, C_psi a network of x alone. The other baseline
 the same datum: `TraceELBO(num_particles=k)` and `IWAE(k)` (VIMCO) leave one out, `DisARM` draws antithetically.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -141,12 +142,19 @@ class NVIL(nn.Module):
 def _network(batch: tuple[Any, ...], hidden: int) -> nn.Module:
     """One layer of tanh units on the first argument, flattened; it starts at C = 0."""
     x = batch[0] if batch else None
-    if not isinstance(x, Tensor):
+    if not isinstance(x, Tensor) or x.dim() == 0:
         raise UnsupportedModelError(
             f"NVIL's network reads the batch's first argument, which is a {type(x).__name__}: "
             "pass a tensor (N, ...) first, or NVIL(hidden=0)"
         )
     dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-    net = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), hidden), nn.Tanh(), nn.Linear(hidden, 1))
+    net = nn.Sequential(_Flat(), nn.Linear(math.prod(x.shape[1:]), hidden), nn.Tanh(), nn.Linear(hidden, 1))
     nn.init.zeros_(net[-1].weight)  # pyright: ignore[reportArgumentType]
     return net.to(x.device, dtype)
+
+
+class _Flat(nn.Module):
+    """A row of numbers for each datum, also where a datum is one number: (N, ...) -> (N, D)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.reshape(len(x), -1)

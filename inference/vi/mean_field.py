@@ -70,10 +70,12 @@ class MeanField(nn.Module):
     def guide(self, *data: Any) -> None:
         """q(h): a Bernoulli for each row and unit."""
         self._check(data)
+        frames = {frame.name: frame for site in self.sites.values() for frame in site.frames}
+        plates = {name: pyro.plate(name, frame.size, dim=frame.dim) for name, frame in frames.items()}
         for name, site in self.sites.items():
-            with ExitStack() as plates:
+            with ExitStack() as inside:
                 for frame in site.frames:
-                    plates.enter_context(pyro.plate(frame.name, frame.size, dim=frame.dim))
+                    inside.enter_context(plates[frame.name])
                 pyro.sample(name, dist.Bernoulli(logits=self.logits[_key(name)]).to_event(site.event_dim))
 
     def _check(self, data: tuple[Any, ...]) -> None:

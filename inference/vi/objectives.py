@@ -59,7 +59,10 @@ class TraceELBO:
             )
         w = weigh(pair, batch, self.num_particles, closed_form_kl=self.closed_form_kl, enumerate_sites=False)
         elbo = w.reg * beta + w.rec
-        surrogate = elbo if w.score is None else elbo + w.score * _centred(elbo.detach())
+        surrogate = elbo
+        if w.score is not None:
+            # `elbo` carries -beta dlog q of these sites itself, of mean 0 and pure noise: taken out
+            surrogate = elbo + w.score * (_centred(elbo.detach()) + beta)
         return _estimate(surrogate.mean(0), w.reg.mean(0), w.rec.mean(0), w.rows)
 
 

@@ -137,14 +137,19 @@ class DeepSBN(nn.Module):
         return torch.tensor(list(itertools.product((0.0, 1.0), repeat=2 * self.depth))).double()
 
     def log_joint(self, x: Tensor, theta: Tensor) -> Tensor:
-        """Log p(x, h) of every state, x (3,) or one for each state: (S,)."""
-        top, *rest = _cut(theta, self.down)
-        h = [x, *self.states().split(2, -1)]
-        total = _bernoulli(top, h[-1])
-        for level in range(1, self.depth + 1):
-            w, b = rest[2 * level - 2 : 2 * level]
-            total = total + _bernoulli(h[level] @ w + b, h[level - 1])
-        return total
+        """Log p(x, h) of every state: (S,)."""
+        return self.log_prior(theta) + self.log_likelihood(x, theta)
+
+    def log_prior(self, theta: Tensor) -> Tensor:
+        """Log p(h) of every state: (S,)."""
+        top, _, _, *rest = _cut(theta, self.down)
+        h = self.states().split(2, -1)
+        return _bernoulli(top, h[-1]) + (_bernoulli(h[1] @ rest[0] + rest[1], h[0]) if rest else 0.0)
+
+    def log_likelihood(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Log p(x | h) of every state: (S,)."""
+        _, w, b, *_ = _cut(theta, self.down)
+        return _bernoulli(self.states()[:, :2] @ w + b, x)
 
     def log_guide(self, phi: Tensor) -> Tensor:
         """Log q(h) of every state: (S,)."""

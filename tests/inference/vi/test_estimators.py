@@ -23,11 +23,11 @@ def rows(n: int = N) -> torch.Tensor:
     return X.expand(n, 3).contiguous()
 
 
-def gradients(objective, pair: DeepSBN) -> tuple[torch.Tensor, torch.Tensor]:
+def gradients(objective, pair: DeepSBN, beta: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
     """As many draws of the bound's gradient as the pair has rows: theta's (N, P) and phi's (N, Q)."""
     n = len(pair.phi)
     pair.zero_grad()
-    (-objective(pair, rows(n)).loss * n).backward()
+    (-objective(pair, rows(n), beta=beta).loss * n).backward()
     assert pair.theta.grad is not None and pair.phi.grad is not None
     return pair.theta.grad, pair.phi.grad
 
@@ -105,6 +105,30 @@ def test_reweighted_wake_sleep_against_all_draws(k, phi, layers):
     (sleep_phi,) = torch.autograd.grad(dreams, phi_row)
     exact_phi = {"wake": wake_phi, "sleep": sleep_phi, "both": 0.5 * (wake_phi + sleep_phi)}[phi]
     assert agree(gradients(ReweightedWakeSleep(k, phi), pair), (exact_theta, exact_phi))
+
+
+@pytest.mark.parametrize("objective", [NVIL(normalise=False), DisARM()], ids=["nvil", "disarm"])
+def test_a_weight_of_the_regulariser_is_in_value_and_gradient(objective):
+    pair = DeepSBN(N, 2)
+    theta, phi = pair.row()
+    log_q = pair.log_guide(phi)
+    elbo = (log_q.exp() * (0.3 * (pair.log_prior(theta) - log_q) + pair.log_likelihood(X, theta))).sum()
+    assert agree(gradients(objective, pair, beta=0.3), torch.autograd.grad(elbo, (theta, phi)))
+    e = objective(pair, rows(), beta=0.3)
+    assert e.bound.item() == pytest.approx((e.reg + e.rec).item(), abs=1e-12)
+    assert e.bound.item() == pytest.approx(pair.bound(X, 1, theta, phi).item(), abs=0.05)
+
+
+def test_a_weight_of_the_regulariser_tempers_the_weights_of_wake_sleep():
+    pair = DeepSBN(N, 2)
+    theta, phi = pair.row()
+    probability, _, log_q = pair.draws(X, 2, theta, phi)
+    index = torch.cartesian_prod(*[torch.arange(16)] * 2)
+    prior, rec = pair.log_prior(theta)[index], pair.log_likelihood(X, theta)[index]
+    v = (0.3 * (prior - log_q) + rec).softmax(-1).detach()
+    wake = probability.detach() @ (v * (0.3 * prior + rec)).sum(-1), probability.detach() @ (v * log_q).sum(-1)
+    exact = torch.autograd.grad(wake[0], theta) + torch.autograd.grad(wake[1], phi)
+    assert agree(gradients(ReweightedWakeSleep(2), pair, beta=0.3), exact)
 
 
 def relaxed(pair: DeepSBN, h: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
