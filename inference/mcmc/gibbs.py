@@ -21,8 +21,10 @@ from tqdm import tqdm
 
 from inference.errors import ShapeError, UnsupportedModelError
 from inference.mcmc.conditionals import Group, assign, draw, log_conditional, num_candidates, term_sum
+from inference.mcmc.groups import group_sites
 from inference.mcmc.joint import LogJoint, read
-from inference.mcmc.plates import group_sites, plan
+from inference.mcmc.layered_program import is_layered
+from inference.mcmc.plates import plan
 from inference.mcmc.start import start
 from inference.mcmc.stuck import check_moves
 from inference.types import Draws
@@ -79,13 +81,14 @@ def init(
     """
     if chains < 1:
         raise ShapeError(f"the number of chains is at least 1, got chains={chains}: pass chains=4")
-    joint = read(model, data)
-    members = group_sites(joint, blocks)
-    with torch.random.fork_rng(), joint.running():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        values = start(joint, chains, values)
-        generator = torch.Generator(next(iter(values.values())).device).manual_seed(seed)
-        joint, groups = plan(joint, values, members, generator)
+        joint = read(model, data)
+        members = group_sites(joint, blocks)
+        with joint.running():
+            values = start(joint, chains, values)
+            generator = torch.Generator(next(iter(values.values())).device).manual_seed(seed)
+            joint, groups = plan(joint, values, members, generator)
     return GibbsState(values, generator.get_state(), Target(joint, groups))
 
 
@@ -162,6 +165,11 @@ class Gibbs:
         for name, least in (("chains", 1), ("warmup_steps", 0), ("num_samples", 1), ("thin", 1)):
             if getattr(self, name) < least:
                 raise ShapeError(f"{name} is at least {least}, got {name}={getattr(self, name)}: Gibbs({name}={least})")
+        if not self.blocks and is_layered(pair, data):  # the same draws, in distribution, much faster
+            from inference.mcmc import layered  # numba, which nothing else needs
+
+            options = (self.chains, self.warmup_steps, self.num_samples, self.thin, seed, self.progress)
+            return layered.sample(pair, data[0], *options)
         state = init(pair, *data, chains=self.chains, seed=seed, blocks=self.blocks)
         refuse_continuous(state.target.joint)
         return self._run(state)

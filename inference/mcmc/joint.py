@@ -18,7 +18,7 @@ from pyro import poutine
 from pyro.ops.provenance import ProvenanceTensor, get_provenance
 from torch import Tensor
 
-from inference.errors import ShapeError
+from inference.errors import RunError, ShapeError
 from inference.mcmc.scoring import Score, changing, log_prob
 from inference.mcmc.sites import Plate, Site, read_site
 from inference.pair import Pair, as_pair, is_stochastic
@@ -107,17 +107,17 @@ class LogJoint:
             raise changing(set(self.sites) - set(values))
         return values
 
-    def parents(self, values: dict[str, Tensor]) -> dict[str, frozenset[str]] | None:
-        """The latents that each site's term is computed from, by tracing tensors; None where they cannot be traced.
+    def traced(self, values: dict[str, Tensor], score: Callable[[Any], Tensor] = log_prob) -> dict[str, frozenset[str]]:
+        """The latents that each site's score is computed from, to be called inside `running`.
 
-        values: one state, (*site shape) each. To be called inside `running`.
+        values: one state, (*site shape) each. Empty where a call of the program takes no tensor subclass.
         """
-        marked = {name: ProvenanceTensor(v, frozenset({name})) for name, v in values.items()}
+        marked: dict[str, Any] = {name: ProvenanceTensor(v, frozenset({name})) for name, v in values.items()}
         try:
-            terms = self._run(marked, frozenset(self.sites), None)
+            found = self._run(marked, frozenset(self.sites), score)
         except (RuntimeError, TypeError, AttributeError, NotImplementedError):
-            return None  # a call that takes no tensor subclass: probing has to find them
-        return {name: get_provenance(term) for name, term in terms.items()}
+            return {}
+        return {name: get_provenance(term) for name, term in found.items()}
 
     def _one(self, values: dict[str, Tensor], j: int, c: int) -> dict[str, Tensor]:
         def pick(name: str, v: Tensor) -> Tensor:
@@ -150,24 +150,29 @@ def summed(term: Tensor, plates: Iterable[Plate], by: Callable[..., Tensor] = to
     return term.squeeze([dim for dim in range(2 - term.dim(), 0) if dim not in keep])
 
 
-def read(model: Any, args: tuple[Any, ...]) -> LogJoint:
+def read(model_or_pair: Any, args: tuple[Any, ...]) -> LogJoint:
     """Run a program once and read its sites and plates; the RNG is left as it was.
 
     Args:
-        model: a Pyro program, or a pair, whose model is taken.
+        model_or_pair: a Pyro program, or a pair, whose model is taken.
         args: its arguments.
 
     Raises:
         UnsupportedModelError: a subsampled plate, a discrete latent whose support is infinite, a latent Delta.
+        RunError: a tuple (model, guide) with a pyro.param, which has no trained value.
     """
-    if callable(model) and not hasattr(model, "model"):
-        contexts = (Pair(model, model).evaluating,)  # a plain program's parameters are in Pyro's own store
+    if callable(model_or_pair) and not hasattr(model_or_pair, "model"):
+        pair = Pair(model_or_pair, model_or_pair)
+        contexts = (pair.evaluating,)  # a plain program's parameters are in Pyro's own store
     else:
-        pair = as_pair(model)
-        model, contexts = pair.model, (pair.scope, pair.evaluating)
+        pair = as_pair(model_or_pair)
+        contexts = (pair.scope, pair.evaluating)
+    model = pair.model
     joint = LogJoint(model, args, {}, 0, None, contexts)
     with torch.random.fork_rng(), joint.running(), pyro.validation_enabled(True):
         trace: Any = poutine.trace(model).get_trace(*args)
+    if isinstance(model_or_pair, tuple) and pair.owns_parameters():
+        raise RunError("a tuple (model, guide) has no trained pyro.param: pass svi.pair, or an object with both")
     nodes = {
         name: node
         for name, node in trace.nodes.items()

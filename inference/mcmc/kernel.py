@@ -33,6 +33,7 @@ class GibbsKernel(MCMCKernel):
     def __init__(self, model: Callable[..., Any], blocks: Sequence[Sequence[str]] = ()):
         self.model, self.blocks = model, blocks
         self._state: GibbsState | None = None
+        self._first: dict[str, Tensor] | None = None
         self._ever: dict[str, Tensor] = {}
         self._sweeps = 0
 
@@ -40,7 +41,8 @@ class GibbsKernel(MCMCKernel):
         """Find a first state given the data."""
         program = partial(self.model, **kwargs) if kwargs else self.model
         seed = int(torch.randint(2**31, ()))
-        self._state = init(program, *args, seed=seed, blocks=self.blocks)
+        first = None if self._first is None else {name: value.unsqueeze(0) for name, value in self._first.items()}
+        self._state = init(program, *args, seed=seed, blocks=self.blocks, values=first)
         refuse_continuous(self._state.target.joint)
         self._ever, self._sweeps = {}, 0
 
@@ -49,6 +51,10 @@ class GibbsKernel(MCMCKernel):
         """The first state: site -> its value."""
         assert self._state is not None, "setup comes first"
         return {name: value[0] for name, value in self._state.values.items()}
+
+    @initial_params.setter
+    def initial_params(self, params: dict[str, Tensor]) -> None:
+        self._first = params
 
     def sample(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """One sweep from `params`."""

@@ -10,30 +10,33 @@ and a site outside the plate has no term that changes at all. Where this fails, 
 one after the other.
 """
 
-import itertools
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from inference.errors import ShapeError, UnsupportedModelError
-from inference.mcmc.conditionals import Cell, Group
+from inference.errors import UnsupportedModelError
+from inference.mcmc.conditionals import Group
+from inference.mcmc.groups import make_group
 from inference.mcmc.joint import MODES, LogJoint, summed
-from inference.mcmc.sites import Plate, Site
+from inference.mcmc.scoring import upper_bound
+from inference.mcmc.sites import Plate
 
-__all__ = ["group_sites", "make_group", "plan"]
+__all__ = ["plan"]
 
-_MAX_STATES = 2**16  # of a block
 _ROUNDS = 6
+_CHECKS = 48  # states that are also run alone, at least one for each group in each round
 _DENSITIES = (0.5, 0.0, 0.2, 0.8, 0.5, 0.0)  # of the flipped sets; 0: a single element
 
 
 class _Disagreement(Exception):
     """The program gives other terms for many states at once than for each of them alone."""
+
+
+# what a program may raise that was not written for leading dims
+_CANNOT = (_Disagreement, RuntimeError, IndexError, ValueError, TypeError)
 
 
 def plan(
@@ -48,17 +51,27 @@ def plan(
         generator: of the probes.
 
     Raises:
-        UnsupportedModelError: a block of more than 2^16 states.
+        UnsupportedModelError: a block of more than 2^16 states; a support that depends on another latent; a program
+            that draws random numbers outside its sites.
     """
-    parents = joint.parents({name: v[0] for name, v in values.items()})
+    _check_supports(joint, values, generator)
+    parents = joint.traced({name: v[0] for name, v in values.items()})
+    checks = max(1, _CHECKS // (_ROUNDS * len(members)))
     reason = ""
     for mode in MODES:
         joint = replace(joint, mode=mode)
         try:
-            probes = [_Probe(joint, names, values, parents, generator) for names in members]
+            probes = [_Probe(joint, names, values, parents, generator, checks) for names in members]
             break
-        except (_Disagreement, RuntimeError, IndexError, ShapeError, ValueError, TypeError) as error:
-            if mode == MODES[-1] or isinstance(error, UnsupportedModelError):
+        except _CANNOT as error:
+            if isinstance(error, UnsupportedModelError):
+                raise
+            if mode == MODES[-1] and isinstance(error, _Disagreement):
+                raise UnsupportedModelError(
+                    f"two runs of the program on one state differ ({error}), so it draws random numbers outside its "
+                    "sites: make them sites, or switch dropout off"
+                ) from error
+            if mode == MODES[-1]:
                 raise
             reason = " ".join(str(error).split())
     if joint.mode == MODES[-1]:
@@ -74,55 +87,35 @@ def plan(
     return joint, tuple(groups)
 
 
-def make_group(joint: LogJoint, names: tuple[str, ...], plates: tuple[Plate, ...], affected: tuple[str, ...]) -> Group:
-    """The updates of a site coordinate by coordinate, or of a block at once.
-
-    Raises:
-        UnsupportedModelError: a block of more than 2^16 states.
-    """
-    cells = [[Cell(name, index) for index in _indices(joint.sites[name], plates)] for name in names]
-    if len(names) == 1:
-        return Group(names, plates, affected, tuple((cell,) for cell in cells[0]))
-    flat = tuple(itertools.chain(*cells))
-    states = math.prod(len(joint.sites[cell.site].support) for cell in flat)  # pyright: ignore[reportArgumentType]
-    if states > _MAX_STATES:
-        raise UnsupportedModelError(
-            f"the block {names} has {states} joint states in each element, more than the {_MAX_STATES} that are "
-            "enumerated at a time: make it smaller"
-        )
-    return Group(names, plates, affected, (flat,))
-
-
-def group_sites(joint: LogJoint, blocks: Sequence[Sequence[str]]) -> list[tuple[str, ...]]:
-    """The discrete sites, each alone or with its block, in the program's order.
-
-    Raises:
-        UnsupportedModelError: no discrete latent; a block that names something else, or one twice.
-    """
+def _check_supports(joint: LogJoint, values: dict[str, Tensor], generator: torch.Generator) -> None:
+    """Refuse a site whose values reach further in some states of the others."""
+    hints = joint.traced({name: v[0] for name, v in values.items()}, upper_bound)
+    hinted = [site.name for site in joint.latents if site.support is not None and hints.get(site.name)]
+    if not hinted:
+        return
     discrete = [site.name for site in joint.latents if site.support is not None]
-    if not discrete:
-        raise UnsupportedModelError(
-            "the model has no discrete latent site, so Gibbs sampling has nothing to draw: use HMC or NUTS for "
-            "continuous latents, or remove the obs= of the site that you mean"
-        )
-    given = list(itertools.chain(*blocks))
-    for name in given:
-        if name not in discrete:
+    rounds = [values | random_values(joint, discrete, values, generator) for _ in range(_ROUNDS)]
+    states = {name: torch.cat([state[name] for state in rounds]) for name in values}
+    for name, bound in replace(joint, mode="loop").terms(states, hinted, upper_bound).items():
+        if bool((bound != bound[:, :1]).any()):
             raise UnsupportedModelError(
-                f"blocks names '{name}', which is no discrete latent site of the model: choose among {discrete}"
+                f"the support of '{name}' depends on another latent: give it the widest one, with log-probability "
+                "minus infinity where it does not reach (a Categorical with such logits)"
             )
-        if given.count(name) > 1:
-            raise UnsupportedModelError(f"blocks names '{name}' twice: put a site into one block")
-    block_of = {name: tuple(block) for block in blocks for name in block}
-    return list(dict.fromkeys(block_of.get(name, (name,)) for name in discrete))
 
 
-def _indices(site: Site, plates: tuple[Plate, ...]) -> list[tuple[Any, ...]]:
-    """An index for each unit of a site in an element of `plates`."""
-    at_once = {plate.dim + site.batch for plate in plates}
-    last = len(site.shape) - site.unit
-    ranges = [[slice(None)] if i in at_once or i >= last else list(range(size)) for i, size in enumerate(site.shape)]
-    return list(itertools.product(*ranges))
+def random_values(
+    joint: LogJoint, names: Sequence[str], values: dict[str, Tensor], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Values of discrete sites drawn uniformly from their supports, in the shape of the state."""
+    drawn = {}
+    for name in names:
+        site, like = joint.sites[name], values[name]
+        support = site.support
+        assert support is not None
+        shape = like.shape[: like.dim() - site.unit]
+        drawn[name] = support[torch.randint(len(support), shape, generator=generator, device=generator.device)]
+    return drawn
 
 
 class _Probe:
@@ -130,22 +123,22 @@ class _Probe:
 
     def __init__(
         self, joint: LogJoint, names: tuple[str, ...], values: dict[str, Tensor],
-        parents: dict[str, frozenset[str]] | None, generator: torch.Generator,
+        parents: dict[str, frozenset[str]], generator: torch.Generator, checks: int,
     ):  # fmt: skip
         self.joint, self.names, self.generator = joint, names, generator
         common = set.intersection(*(set(joint.sites[name].plates) for name in names))
         self.claimed = tuple(sorted(common, key=lambda plate: plate.dim))
         self.values = values
         self.rounds: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
-        reached = {s for s in joint.sites if parents is not None and parents[s] & set(names)}
+        reached = {s for s in joint.sites if parents.get(s, frozenset()) & set(names)}
         changed: set[str] = set()
         for i in range(_ROUNDS):
             # the state itself, and then others: a dependence may show in some states only
             base = values if i < 2 else values | self._random([s.name for s in joint.latents if s.support is not None])
-            other = self._random(list(names))
+            other = self._random(names)
             terms = joint.terms(base | {name: torch.stack([base[name], other[name]]) for name in names})
-            if i in (0, 2):
-                self._agrees(base | other, terms)
+            for _ in range(checks):
+                self._agrees(base, other, terms)
             changed |= {s for s, term in terms.items() if len(term) > 1 and not _same(term[0], term[1])}
             self.rounds.append((base, other))
         self.affected = tuple(name for name in joint.sites if name in changed | reached)
@@ -176,7 +169,7 @@ class _Probe:
         for density, (base, other) in zip(_DENSITIES, self.rounds, strict=True):
             flip = torch.rand(sizes, generator=self.generator, device=self.generator.device) < density
             if density == 0.0:
-                flip.view(-1)[torch.randint(flip.numel(), (), generator=self.generator, device=flip.device)] = True
+                flip.view(-1)[self._below(flip.numel())] = True
             mixed = {}
             for name in self.names:
                 site = self.joint.sites[name]
@@ -191,28 +184,22 @@ class _Probe:
                     return False
         return True
 
-    def _random(self, names: list[str]) -> dict[str, Tensor]:
-        """Values drawn uniformly from the supports of `names`, in the shape of the state."""
-        drawn = {}
-        for name in names:
-            site, like = self.joint.sites[name], self.values[name]
-            shape = like.shape[: like.dim() - site.unit]
-            support = site.support
-            assert support is not None
-            drawn[name] = support[
-                torch.randint(len(support), shape, generator=self.generator, device=self.generator.device)
-            ]
-        return drawn
+    def _random(self, names: Sequence[str]) -> dict[str, Tensor]:
+        return random_values(self.joint, names, self.values, self.generator)
 
-    def _agrees(self, values: dict[str, Tensor], terms: dict[str, Tensor]) -> None:
-        """Compare the second of two candidates of one chain with a run of that state alone."""
-        c = len(next(iter(values.values()))) - 1
-        alone = replace(self.joint, mode="loop").terms({name: v[c:] for name, v in values.items()})
+    def _agrees(self, base: dict[str, Tensor], other: dict[str, Tensor], terms: dict[str, Tensor]) -> None:
+        """Compare the terms of one candidate of one chain with those of that state run alone."""
+        chains = len(next(iter(base.values())))
+        j, c = int(self._below(2)), int(self._below(chains))
+        values = base | other if j else base
+        alone = replace(self.joint, mode="loop").terms({name: v[c : c + 1] for name, v in values.items()})
         for name, term in terms.items():
-            one = alone[name][0, 0]
-            many = term[-1, -1] if term.shape[1] > 1 or c == 0 else term[-1, 0]
-            if many.shape != one.shape and many.expand_as(one).shape != one.shape or not _same(many, one):
-                raise _Disagreement(f"site '{name}' then has other terms")
+            one, many = alone[name][0, 0], term[min(j, len(term) - 1), min(c, term.shape[1] - 1)]
+            if not _same(many.expand_as(one), one):
+                raise _Disagreement(f"site '{name}' has other terms")
+
+    def _below(self, n: int) -> Tensor:
+        return torch.randint(n, (), generator=self.generator, device=self.generator.device)
 
 
 def _same(a: Tensor, b: Tensor, scale: Tensor | None = None) -> bool:

@@ -7,12 +7,13 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import constraints
 
 from inference.errors import UnsupportedModelError
 from inference.mcmc.sites import Site
 from inference.pair import is_stochastic
 
-__all__ = ["Score", "changing", "log_prob", "possible"]
+__all__ = ["Score", "changing", "log_prob", "possible", "upper_bound"]
 
 
 class Score(Messenger):
@@ -47,6 +48,14 @@ def log_prob(msg: Any) -> Tensor:
     if msg["ranged"]:  # elements whose support ends earlier than the widest
         term = torch.where(fn.support.check(value), term, -math.inf)
     return scale_and_mask(term, msg["scale"], msg["mask"])
+
+
+def upper_bound(msg: Any) -> Tensor:
+    """The largest value of a site whose support is an interval of integers, else 0."""
+    within = msg["fn"].support
+    while isinstance(within, constraints.independent):
+        within = within.base_constraint
+    return torch.as_tensor(within.upper_bound if isinstance(within, constraints.integer_interval) else 0)
 
 
 def possible(msg: Any) -> Tensor:

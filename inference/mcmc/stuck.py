@@ -17,8 +17,8 @@ from torch import Tensor
 
 from inference.errors import UnsupportedModelError
 from inference.mcmc.conditionals import Cell, Group, candidates, digits, log_conditional, num_candidates
+from inference.mcmc.groups import make_group
 from inference.mcmc.joint import LogJoint, summed
-from inference.mcmc.plates import make_group
 from inference.mcmc.scoring import possible
 
 __all__ = ["check_moves"]
