@@ -4,7 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inference.evidence.exact import Exact, exact_posterior, exact_table
     from inference.evidence.importance import active_units, importance_weights, log_marginal
+    from inference.evidence.marginal import exact_log_marginal
     from inference.pair import Pair
     from inference.training.fit import Saving, fit, linear
     from inference.vi.baselines import NVIL
@@ -20,6 +22,7 @@ __all__ = [
     "NVIL",
     "SVI",
     "DisARM",
+    "Exact",
     "MeanField",
     "Pair",
     "ReweightedWakeSleep",
@@ -27,6 +30,9 @@ __all__ = [
     "TraceELBO",
     "TraceEnumELBO",
     "active_units",
+    "exact_log_marginal",
+    "exact_posterior",
+    "exact_table",
     "linear",
     "fit",
     "importance_weights",
@@ -37,7 +43,9 @@ __all__ = [
 
 # The same at run time, each module imported at the first use of its names: `ppl --help` need not wait for torch.
 _MODULES = {
+    "evidence.exact": ("Exact", "exact_posterior", "exact_table"),
     "evidence.importance": ("active_units", "importance_weights", "log_marginal"),
+    "evidence.marginal": ("exact_log_marginal",),
     "pair": ("Pair",),
     "training.fit": ("Saving", "linear", "fit"),
     "vi.baselines": ("NVIL",),
