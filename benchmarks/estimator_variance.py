@@ -71,7 +71,7 @@ def measure(objective: Callable[..., Any], pair: Pair, x: Tensor, draws: int) ->
 
 
 def main() -> None:
-    p = parser(__doc__, rounds=1000)
+    p = parser(__doc__, rounds=400)
     p.add_argument("--epochs", type=int, default=100, help="of training the network (default 100)")
     args = p.parse_args()
     torch.set_num_threads(args.threads)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from inference.errors import UnsupportedModelError
 
-__all__ = ["Pair", "Structure", "as_pair", "is_latent", "is_stochastic"]
+__all__ = ["Pair", "Structure", "as_pair", "is_latent", "is_stochastic", "refuse_dropout"]
 
 DATA_PLATE = "data"
 
@@ -146,6 +146,17 @@ def as_pair(pair: Any) -> Pair:
     raise UnsupportedModelError(
         f"a pair has .model(*data) and .guide(*data), got {type(pair).__name__}: pass such an object or (model, guide)"
     )
+
+
+def refuse_dropout(pair: Pair, what: str, instead: str) -> None:
+    """Refuse noise inside the networks for an estimator that runs the guide twice and takes both runs for one."""
+    for module in pair.modules():
+        for part in module.modules():
+            if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
+                raise UnsupportedModelError(
+                    f"{what} runs the guide twice, and dropout would differ between the two: use {instead}, or no "
+                    "dropout"
+                )
 
 
 def _store_of(owner: Any, empty: dict[str, Any]) -> dict[str, Any]:

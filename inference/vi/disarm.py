@@ -22,9 +22,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from inference.errors import ShapeError, UnsupportedModelError
-from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic
+from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic, refuse_dropout
 from inference.types import Estimate
-from inference.vi.objectives import refuse_dropout
 from inference.weights import Layout, layout_of, per_unit, run, weigh_traces
 
 __all__ = ["DisARM"]
@@ -161,15 +160,22 @@ def _product_of_bernoullis(fn: Any) -> Tensor | None:
 
     A chain of units has logits too, and those are not its units' means: so the mean must be their sigmoid.
     """
-    fn = _base(fn)
-    support = getattr(fn.support, "base_constraint", fn.support)
-    if support is not constraints.boolean or not isinstance(getattr(fn, "logits", None), Tensor):
+    binary, fn = is_binary(fn), _base(fn)
+    if not binary or not isinstance(getattr(fn, "logits", None), Tensor):
         return None
     try:
         mean = fn.mean
     except NotImplementedError:
         return None
     return fn.logits if torch.allclose(mean.detach(), torch.sigmoid(fn.logits.detach()), atol=1e-5) else None
+
+
+def is_binary(fn: Any) -> bool:
+    """Whether every coordinate of a distribution's value is 0 or 1."""
+    support = fn.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support is constraints.boolean
 
 
 def _base(fn: Any) -> Any:

@@ -19,11 +19,11 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.distributions import constraints
 from torch.nn.functional import softplus
 
 from inference.errors import ShapeError, UnsupportedModelError
 from inference.pair import as_pair, is_latent
+from inference.vi.disarm import is_binary
 
 __all__ = ["MeanField", "MeanFieldBound", "mean_field_bound"]
 
@@ -163,11 +163,10 @@ class _Site(NamedTuple):
 
 
 def _read(name: str, site: dict[str, Any]) -> _Site:
-    support = getattr(site["fn"].support, "base_constraint", site["fn"].support)
-    if support is not constraints.boolean:
+    if not is_binary(site["fn"]):
         raise UnsupportedModelError(
-            f"MeanField is for Bernoulli sites, and '{name}' has values in {support}: write a guide of your own, "
-            "or use one of pyro.infer.autoguide"
+            f"MeanField is for Bernoulli sites, and '{name}' has values in {site['fn'].support}: "
+            "write a guide of your own, or use one of pyro.infer.autoguide"
         )
     frames = tuple(frame for frame in site["cond_indep_stack"] if frame.vectorized)
     odd = [frame.name for frame in frames if frame.full_size not in (None, frame.size)]

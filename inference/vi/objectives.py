@@ -17,11 +17,11 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.enumeration import branches
 from inference.errors import ShapeError, UnsupportedModelError
-from inference.pair import Pair, Structure, as_pair, is_latent
+from inference.pair import Pair, Structure, as_pair, is_latent, refuse_dropout
 from inference.types import Estimate
 from inference.weights import run, weigh, weigh_traces
 
@@ -205,17 +205,6 @@ class IWAE:
 
 
 _FREEZABLE: weakref.WeakSet[Pair] = weakref.WeakSet()
-
-
-def refuse_dropout(pair: Pair, what: str, instead: str) -> None:
-    """Refuse noise inside the networks for an estimator that runs the guide twice and takes both runs for one."""
-    for module in pair.modules():
-        for part in module.modules():
-            if isinstance(part, nn.modules.dropout._DropoutNd) and part.training and part.p > 0:
-                raise UnsupportedModelError(
-                    f"{what} runs the guide twice, and dropout would differ between the two: use {instead}, or no "
-                    "dropout"
-                )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam
 
-from inference import NVIL, SVI, Saving, TraceELBO, fit
+from inference import IWAE, NVIL, SVI, Saving, TraceELBO, fit
 from inference.errors import CheckpointError, RunError, ShapeError, UnsupportedModelError
 from inference.pair import as_pair
 from inference.training.checkpoint import load
@@ -69,6 +69,16 @@ class TestRuns:
         with pytest.raises(CheckpointError, match="another objective: .* take the run's own objective"):
             svi.load_state(*theirs.state())
         assert all(torch.equal(value, svi.state()[0][name]) for name, value in before.items())
+
+    def test_it_may_also_come_first(self):
+        sbn, x = SigmoidBeliefNetwork((64, 8)), torch.zeros(5, 64)
+        svi = SVI(sbn, IWAE(2), lambda p: Adam(p, 1e-2), warmup=NVIL(hidden=3), warmup_steps=2)
+        for _ in range(4):
+            svi.step(x)
+        again = SVI(sbn, IWAE(2), lambda p: Adam(p, 1e-2), warmup=NVIL(hidden=3), warmup_steps=2)
+        again.init(x)
+        again.load_state(*svi.state())
+        assert torch.equal(again.state()[0]["warmup.mean"], svi.state()[0]["warmup.mean"])
 
     def test_making_the_baseline_leaves_the_callers_rng(self):
         state = torch.get_rng_state()

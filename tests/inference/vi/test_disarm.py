@@ -190,6 +190,20 @@ class TestBadInput:
         with pytest.raises(UnsupportedModelError, match=r"'y' is a Categorical: use IWAE\(k=5\) or TraceELBO"):
             DisARM()((lambda x: program(x, x), program), torch.zeros(4).double())
 
+    def test_binary_units_on_another_scale(self):
+        spin = dist.TransformedDistribution(
+            dist.Bernoulli(torch.full((5,), 0.3)), dist.transforms.AffineTransform(-1.0, 2.0)
+        )
+
+        def program(x, obs=None):
+            with pyro.plate("data", len(x), dim=-1):
+                s = pyro.sample("s", spin)
+                if obs is not None:
+                    pyro.sample("x", dist.Normal(s.unsqueeze(-1), 1.0).to_event(1), obs=obs)
+
+        with pytest.raises(UnsupportedModelError, match="needs independent Bernoulli units .*'s' is a"):
+            DisARM()((lambda x: program(x, x), program), self.x)
+
     def test_units_that_see_one_another(self):
         """They have logits and values of 0 and 1, and their logits are not their means."""
         with pytest.raises(UnsupportedModelError, match="needs independent Bernoulli units .*'h1' is a Chained"):

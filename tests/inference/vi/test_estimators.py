@@ -7,7 +7,7 @@ seed is fixed; the biased ones at the end miss by tens of standard errors.
 
 import pytest
 import torch
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 from inference import IWAE, NVIL, DisARM, ReweightedWakeSleep, TraceELBO
 from tests.conftest import z_scores
@@ -166,3 +166,16 @@ def test_less_variance_than_the_plain_score_function():
     plain = gradients(TraceELBO(), pair)[1].var(0).mean() / 2
     for objective in (TraceELBO(2), DisARM(), frozen_nvil(pair, normalise=False, num_particles=2)):
         assert gradients(objective, pair)[1].var(0).mean() < plain
+
+
+@pytest.mark.parametrize("objective", [TraceELBO(2), DisARM(), NVIL(hidden=0)], ids=["leave-one-out", "disarm", "nvil"])
+def test_with_the_exact_posterior_as_guide_no_noise_is_left(objective):
+    """The signal is log p(x) whatever is drawn, and each baseline that number: every draw of the gradient is 0."""
+    pair = DeepSBN(100)
+    with torch.no_grad():
+        top, w, b = pair.theta[0, :2], pair.theta[0, 2:8].reshape(2, 3), pair.theta[0, 8:]
+        w *= torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])  # no pixel has two causes, so the posterior factorises
+        pair.theta[:, 2:8] = w.flatten()
+        pair.phi[:] = top + (X * w - softplus(w + b) + softplus(b)).sum(-1)
+    _, phi = gradients(objective, pair)
+    assert phi.abs().max() < 1e-6  # NVIL's mean is a float32

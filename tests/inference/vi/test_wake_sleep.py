@@ -74,12 +74,12 @@ class TestWake:
         assert ours.item() == pytest.approx(seeded(lambda: IWAE(7)(pair, x)).bound.item(), abs=1e-12)
 
     def test_an_impossible_draw_weighs_nothing(self):
-        """A model with probability 0: its draw's log p is minus infinity, and its share is 0, not NaN."""
+        """Its log p is minus infinity, its weight 0, and its share 0, not NaN."""
 
         def model(x):
             with pyro.plate("data", len(x), dim=-1):
                 h = pyro.sample("h", dist.Bernoulli(0.5))
-                pyro.sample("x", dist.Bernoulli(h), obs=x)
+                pyro.sample("x", dist.Uniform(0.0, 0.5 + h), obs=x)
 
         a = nn.Parameter(torch.zeros(50))
 
