@@ -4,6 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inference.comparison.compare import Comparison, compare
+    from inference.comparison.guided import Guided
+    from inference.comparison.learning import learn
     from inference.evidence.exact import Exact, exact_posterior, exact_table
     from inference.evidence.importance import active_units, importance_weights, log_marginal
     from inference.evidence.marginal import exact_log_marginal
@@ -21,8 +24,10 @@ __all__ = [
     "IWAE",
     "NVIL",
     "SVI",
+    "Comparison",
     "DisARM",
     "Exact",
+    "Guided",
     "MeanField",
     "Pair",
     "ReweightedWakeSleep",
@@ -30,12 +35,14 @@ __all__ = [
     "TraceELBO",
     "TraceEnumELBO",
     "active_units",
+    "compare",
     "exact_log_marginal",
     "exact_posterior",
     "exact_table",
     "linear",
     "fit",
     "importance_weights",
+    "learn",
     "log_marginal",
     "log_weights",
     "mean_field_bound",
@@ -43,6 +50,9 @@ __all__ = [
 
 # The same at run time, each module imported at the first use of its names: `ppl --help` need not wait for torch.
 _MODULES = {
+    "comparison.compare": ("Comparison", "compare"),
+    "comparison.guided": ("Guided",),
+    "comparison.learning": ("learn",),
     "evidence.exact": ("Exact", "exact_posterior", "exact_table"),
     "evidence.importance": ("active_units", "importance_weights", "log_marginal"),
     "evidence.marginal": ("exact_log_marginal",),

@@ -38,7 +38,7 @@ def page(result: Any) -> str:
             discrete=result.discrete,
             error=result.error,
             scatters=_scatters(result, reference.engine),
-            path=_path(result),
+            paths=_paths(result),
             traces=_traces(result, reference.engine),
             khats=_khats(result),
             swatches_of=_swatches([row.engine for row in result.rows]),
@@ -104,17 +104,24 @@ def _scatters(result: Any, reference: str) -> list[tuple[str, Markup]]:
     return charts
 
 
-def _path(result: Any) -> Markup:
-    """The running error of every engine against seconds."""
-    points = [point for m in result.measured for point in m.error_path]
-    x, y = _decades([s for s, _ in points]), _decades([e for _, e in points] + [result.error])
-    chart = Chart(x, y, "seconds, with training, warm-up and compilation", "error of means, RMS", "Error against time",
-                  width=400, height=280, x_log=True, y_log=True)  # fmt: skip
-    chart.rule([(x[0], result.error), (x[1], result.error)], f"error {result.error:g}")
-    for i, each in enumerate(result.measured):
-        chart.line(each.error_path, i, width=2)
-        chart.marks(each.error_path[-1:], i, opacity=1)
-    return Markup(chart.svg())
+def _paths(result: Any) -> list[tuple[str, Markup]]:
+    """The running error of every engine against seconds and against draws."""
+    y = _decades([error for m in result.measured for error in m.error_path[:, 2]] + [result.error])
+    charts = []
+    for name, column, label in (
+        ("By seconds", 1, "seconds, training and warm-up included"),
+        ("By draws", 0, "draws of each chain"),
+    ):
+        x = _decades([value for m in result.measured for value in m.error_path[:, column]])
+        chart = Chart(x, y, label, "error of means, RMS", f"Error against {label}", width=400, height=280,
+                      x_log=True, y_log=True)  # fmt: skip
+        chart.rule([(x[0], result.error), (x[1], result.error)], f"error {result.error:g}")
+        for i, each in enumerate(result.measured):
+            points = [(float(row[column]), float(row[2])) for row in each.error_path]
+            chart.line(points, i, width=2)
+            chart.marks(points[-1:], i, opacity=1)
+        charts.append((name, Markup(chart.svg())))
+    return charts
 
 
 def _traces(result: Any, reference: str) -> list[tuple[str, Markup]]:

@@ -67,7 +67,7 @@ class Measured(NamedTuple):
     row: Row
     mean: np.ndarray  # (F,)
     reference_mean: np.ndarray  # (F,)
-    error_path: list[tuple[float, float]]  # (seconds, root mean square error of the running means)
+    error_path: np.ndarray  # (points, 3): draws of each chain, seconds, root mean square error of their means
     khats: np.ndarray | None  # (N,)
     trace: np.ndarray  # (C, S) of log p(x, h), nats per datum
 
@@ -154,23 +154,23 @@ def _sd_error(own: Moments, reference: Moments, discrete: np.ndarray) -> tuple[f
 
 
 def _error_path(values: np.ndarray, draws: Draws, reference: Moments, scale: np.ndarray) -> np.ndarray:
-    """(S, 2): seconds, and the root mean square error of the means of the first s draws of every chain."""
+    """(S, 3): s, seconds, and the root mean square error of the means of the first s draws of every chain."""
     steps = np.arange(1, values.shape[1] + 1)
     running = values.mean(0).cumsum(0) / steps[:, None]
     error = np.sqrt((((running - reference.mean) / scale) ** 2).mean(1))
     seconds = draws.compile_seconds + draws.warmup_seconds + draws.seconds * steps / len(steps)
-    return np.stack([seconds, error], 1)
+    return np.stack([steps, seconds, error], 1)
 
 
 def _stays_below(path: np.ndarray, error: float) -> float | None:
-    above = np.flatnonzero(path[:, 1] >= error)
+    """Seconds from which on the error is below the one asked for."""
+    above = np.flatnonzero(path[:, 2] >= error)
     first = 0 if len(above) == 0 else int(above[-1]) + 1
-    return float(path[first, 0]) if first < len(path) else None
+    return float(path[first, 1]) if first < len(path) else None
 
 
-def _thinned(path: np.ndarray) -> list[tuple[float, float]]:
-    at = np.unique(np.geomspace(1, len(path), min(len(path), POINTS)).round().astype(int)) - 1
-    return [(float(s), float(e)) for s, e in path[at]]
+def _thinned(path: np.ndarray) -> np.ndarray:
+    return path[np.unique(np.geomspace(1, len(path), min(len(path), POINTS)).round().astype(int)) - 1]
 
 
 def _weights(draws: Draws) -> tuple[np.ndarray | None, np.ndarray | None]:

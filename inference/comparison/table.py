@@ -30,8 +30,7 @@ def number(value: float | None, digits: int = 2) -> str:
     if value != 0 and abs(value) < 10**-3:
         text = f"{value:.1e}"
         return f"{text.split('e')[0]}e{int(text.split('e')[1])}".replace("-", "\N{MINUS SIGN}")
-    text = f"{value:.{digits}g}"
-    return (f"{float(text):.{digits}g}" if "e" not in text else f"{value:.0f}").replace("-", "\N{MINUS SIGN}")
+    return ("0" if value == 0 else f"{value:#.{digits}g}".rstrip(".")).replace("-", "\N{MINUS SIGN}")
 
 
 def fixed(value: float | None, places: int = 2) -> str:
@@ -46,7 +45,7 @@ def _beside(value: float | None, mcse: float | None) -> str:
 QUANTITIES = (
     Quantity("Against the reference", "error of means, largest", "", lambda r: _beside(r.error_max, r.error_max_mcse),
              "probabilities of discrete sites, standard deviations of continuous ones; ± Monte Carlo standard error"),
-    Quantity("Against the reference", "the same in MCSE, largest", "",
+    Quantity("Against the reference", "largest error in MCSE", "",
              lambda r: "" if r.is_reference else fixed(r.error_z, 1), "over 4: not chance"),
     Quantity("Against the reference", "error of means, RMS", "", lambda r: _beside(r.error, r.error_mcse),
              "root mean square over coordinates; ± what chance alone gives"),
@@ -62,7 +61,7 @@ QUANTITIES = (
     Quantity("Bounds", "log p(x)", "nats", lambda r: fixed(r.log_evidence) if r.exact else "", "per datum, exact"),
     Quantity("Bounds", "ELBO", "nats", lambda r: fixed(r.elbo), "per datum"),
     Quantity("Bounds", "importance-weighted bound", "nats",
-             lambda r: "" if r.bound is None else f"{fixed(r.bound)}, k = {r.bound_k:,}", "per datum"),
+             lambda r: fixed(r.bound), "per datum, of all draws"),
     Quantity("Bounds", "gap, log p(x) − ELBO", "nats", lambda r: fixed(r.gap), "KL(q || posterior) per datum"),
     Quantity("Bounds", "k-hat, median over data", "", lambda r: fixed(r.khat_median), f"over {KHAT_LIMIT}: heavy tail"),
     Quantity("Bounds", "k-hat, largest", "", lambda r: fixed(r.khat_max), ""),

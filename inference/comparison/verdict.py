@@ -152,4 +152,4 @@ def answer(rows: Sequence[Row]) -> str:
 
 
 def _seconds(row: Row) -> str:
-    return f"{row.seconds_total:.2g} s" if row.seconds_total < 10 else f"{row.seconds_total:,.0f} s"
+    return f"{row.seconds_total:#.2g} s" if row.seconds_total < 10 else f"{row.seconds_total:,.0f} s"

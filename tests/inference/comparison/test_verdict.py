@@ -109,8 +109,8 @@ def test_agreement_with_a_reference_in_doubt_proves_nothing():
 def test_the_answer_names_the_cheapest_that_is_right_and_every_cost():
     rows = [row(), EXACT, row(**GUIDE | {"error_max": 0.42, "error_z": 26.0}), row(engine="short", ess_bulk=50.0)]
     said = v.answer(rows)
-    assert said.startswith("Trust gibbs here: the cheapest that is right, at 1.2 s; exact is right as well, at 3 s")
-    assert "do not trust guide (0.5 s, off by up to 0.42)" in said
+    assert said.startswith("Trust gibbs here: the cheapest that is right, at 1.2 s; exact is right as well, at 3.0 s")
+    assert "do not trust guide (0.50 s, off by up to 0.42)" in said
     assert "use short (1.2 s, off by up to 0.03) with care" in said
     assert said.endswith(".")
 
