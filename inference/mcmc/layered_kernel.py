@@ -16,13 +16,15 @@ softplus(l + s w) - softplus(l) instead: two exp and two log1p a pixel, right fo
 Each row of each chain has a stream of random numbers: number t of stream j is a hash of (seed, j, t) [steele2014],
 whoever computes it and when. A call takes one row after the other and releases Python's lock; threads share nothing.
 
-Arrays are flat, with unsigned offsets: slices cost more here, in reference counts, than the loops over pixels.
+Arrays are flat, with unsigned offsets and names of their own in each function: slices, signed offsets and calls cost
+more here, in reference counts and tests, than the loops over pixels.
 """
 
 # ruff: noqa: ANN001, ANN202
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numba
@@ -33,15 +35,17 @@ __all__ = ["log_odds", "prior", "run"]
 # Sums and products may be taken in any order, so that they run in vectors; NaN and infinity keep their sense.
 REASSOCIATE = {"reassoc", "contract", "nsz"}
 REFRESH = 64  # sweeps between two computations of logits and sigmoids from the units themselves, against rounding
-U0, U1 = np.uint64(0), np.uint64(1)
+U0, U1, U2 = np.uint64(0), np.uint64(1), np.uint64(2)
 
 
 def jit(function: Callable[..., Any]) -> Any:
     """Compile; the code is kept on disk beside this file or in the user's cache, or not at all where neither can be."""
+    # numpy's errors: a test for division by zero would keep loops from running in vectors
+    compiler = partial(numba.njit, nogil=True, error_model="numpy", fastmath=REASSOCIATE)
     try:
-        return numba.njit(nogil=True, cache=True, fastmath=REASSOCIATE)(function)
+        return compiler(cache=True)(function)
     except RuntimeError:
-        return numba.njit(nogil=True, fastmath=REASSOCIATE)(function)
+        return compiler()(function)
 
 
 @jit
@@ -74,25 +78,30 @@ def _softplus(a):
 def _down(net, k, v, logit):
     """Add to the logits of layer k - 1 what the units of layer k say."""
     n, d, here, below = net.sizes[k], net.sizes[k - U1], net.offset[k], net.offset[k - U1]
+    w = net.w
     for i in range(n):
         if v[here + i]:
-            _add(logit, below, 1.0, net.w, net.start[k] + i * d, d)
+            first = net.start[k] + i * d
+            for j in range(d):
+                logit[below + j] += w[first + j]
 
 
 @jit
 def _refresh(net, v, logit, p, q, drive):
     """Everything that is kept beside the units v, from the units themselves."""
-    top = np.uint64(len(net.sizes)) - U1
+    top, w_t = np.uint64(len(net.sizes)) - U1, net.w_t
     for j in range(net.offset[-1]):
         logit[j] = net.bias[j]
     for k in range(U1, top + U1):
         n, d, here, below = net.sizes[k], net.sizes[k - U1], net.offset[k], net.offset[k - U1]
         _down(net, k, v, logit)
         for i in range(n):
-            total = 0.0
-            for j in range(d):
-                total += net.w[net.start[k] + i * d + j] * v[below + j]
-            drive[here + i] = total
+            drive[here + i] = 0.0
+        for j in range(d):
+            if v[below + j]:
+                first = net.start[k] + j * n
+                for i in range(n):
+                    drive[here + i] += w_t[first + i]
     for j in range(net.offset[-1]):
         e = math.exp(-abs(logit[j]))
         p[j], q[j] = 1.0 / (1.0 + e), e / (1.0 + e)
@@ -107,12 +116,12 @@ def _flip_odds(net, k, i, v, logit, p, q, drive):
     on = v[here + i]
     heard = logit[here + i] + drive[here + i]
     odds = -heard if on else heard
-    first = U1 * ((net.start[k] + i * d) * 2 + on * d)
+    first, factor = U2 * (net.start[k] + i * d) + on * d, net.factor
     done = U0
     while done < d:
         product = 1.0
         for j in range(done, min(done + block, d)):
-            product *= q[below + j] + p[below + j] * net.factor[first + j]
+            product *= q[below + j] + p[below + j] * factor[first + j]
         odds -= math.log(product)
         done += block
     return odds
@@ -131,30 +140,27 @@ def _flip_odds_wide(net, k, i, v, logit, drive):
 
 
 @jit
-def _add(target, a, sign, w, b, n):
-    for j in range(n):
-        target[a + j] += sign * w[b + j]
-
-
-@jit
 def _flip(net, k, i, v, logit, p, q, drive):
     """Flip unit i of layer k and bring what is kept up to date."""
     d, here, below, above = net.sizes[k - U1], net.offset[k], net.offset[k - U1], net.offset[k + U1]
+    n = net.sizes[k + U1] if k + U1 < len(net.sizes) else U0
+    w, w_t, factor = net.w, net.w_t, net.factor
     on = v[here + i]
     sign = -1.0 if on else 1.0
     v[here + i] = U1 - on
     first = net.start[k] + i * d
-    _add(logit, below, sign, net.w, first, d)
+    for j in range(d):
+        logit[below + j] += sign * w[first + j]
     if net.block[k] > U0:
-        first = first * 2 + on * d
+        first = U2 * first + on * d
         for j in range(d):
-            up = p[below + j] * net.factor[first + j]
+            up = p[below + j] * factor[first + j]
             norm = 1.0 / (q[below + j] + up)
             p[below + j] = up * norm
             q[below + j] *= norm
-    if above < net.offset[-1]:
-        n = net.sizes[k + U1]
-        _add(drive, above, sign, net.w_t, net.start[k + U1] + i * n, n)
+    first = net.start[k + U1] + i * n
+    for j in range(n):
+        drive[above + j] += sign * w_t[first + j]
 
 
 @jit

@@ -35,7 +35,7 @@ class Tables(NamedTuple):
 
     sizes: NDArray[np.uint64]  # (L + 1,)
     offset: NDArray[np.uint64]  # (L + 2,) where a layer's units begin
-    start: NDArray[np.uint64]  # (L + 1,) where the weights between layers k and k - 1 begin; the first is idle
+    start: NDArray[np.uint64]  # (L + 2,) where the weights between layers k and k - 1 begin; the first is idle
     w: NDArray[np.float64]  # weights (H_k, H_{k-1}), layer after layer
     w_t: NDArray[np.float64]  # the same, each transposed
     factor: NDArray[np.float64]  # exp(w) and exp(-w) of each unit, (H_k, 2, H_{k-1}), layer after layer
@@ -63,7 +63,7 @@ def tables(network: Layered) -> Tables:
     return Tables(
         sizes=_offsets(sizes),
         offset=_offsets(np.cumsum([0, *sizes])),
-        start=_offsets(np.cumsum([0, 0, *(w.size for w in weights)])[: len(sizes)]),
+        start=_offsets(np.cumsum([0, 0, *(w.size for w in weights)])),
         w=np.concatenate([w.ravel() for w in weights]),
         w_t=np.concatenate([w.T.ravel() for w in weights]),
         factor=np.concatenate(factor),
