@@ -127,6 +127,15 @@ def test_the_prior():
     assert ((share - exact) / (exact * (1 - exact) / len(h)).sqrt()).abs().max() < 4
 
 
+def test_random_numbers_have_the_right_quantiles():
+    net = Net((1, 9))
+    net.top_bias = torch.logit(torch.arange(0.1, 0.95, 0.1).double())
+    n = 400_000
+    share = torch.from_numpy(prior(tables(net), n, 6)).double().mean(0)
+    p = torch.sigmoid(net.top_bias)
+    assert ((share - p) / (p * (1 - p) / n).sqrt()).abs().max() < 4
+
+
 def test_draws_are_a_function_of_the_seed_alone(monkeypatch):
     net, x = Net((12, 6, 3)), rows(7, 12)
     one = sample(net, x, chains=3, warmup_steps=5, num_samples=9, thin=2, seed=8)
