@@ -58,6 +58,6 @@ def main() -> None:
     _debug = "--debug" in sys.argv
     if _debug:
         sys.argv.remove("--debug")
-    from inference.cli import data, evaluate, sample, train  # noqa: F401  (each registers its command)
+    from inference.cli import compare, data, evaluate, sample, train  # noqa: F401  (each registers its command)
 
     app()

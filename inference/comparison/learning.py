@@ -5,18 +5,28 @@ anything. Snapshots are evenly spaced in the logarithm of time: early difference
 """
 
 import itertools
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from inference.errors import RunError
 from inference.types import BatchSource, Stepper
 
-__all__ = ["Curve", "Snapshot", "learn"]
+__all__ = ["Curve", "Method", "Snapshot", "behind", "learn", "learnt_best"]
 
 SNAPSHOTS = 9  # after the start: at budget / 2^8, ..., budget / 2, budget
+
+
+class Method(NamedTuple):
+    """A way to learn a model: what steps, and the batches that it takes (Gibbs wants the numbers of the rows too)."""
+
+    stepper: Callable[[Any], Stepper]  # of a model: `lambda model: SVI(model, IWAE(5), ...)`
+    batches: BatchSource
 
 
 class Snapshot(NamedTuple):
@@ -34,14 +44,14 @@ class Curve(NamedTuple):
     method: str
     points: tuple[Snapshot, ...]
     model: Any  # as it was after the last step
+    log_p: Tensor  # (N,) of each test datum then, nats
     estimate: str = "exact"  # of log p(x): "exact", or the bound that stands for it
 
 
 def learn(
     make: Callable[[], Any],
-    methods: Mapping[str, Callable[[Any], Stepper]],
-    batches: BatchSource,
-    evaluate: Callable[[Any], tuple[float, float]],
+    methods: Mapping[str, Method],
+    evaluate: Callable[[Any], Tensor],
     *,
     budget: float,
     seed: int = 0,
@@ -52,9 +62,8 @@ def learn(
 
     Args:
         make: a new model, the same at every call.
-        methods: name -> the stepper that trains a model: `lambda model: SVI(model, IWAE(5), ...)`.
-        batches: the training data.
-        evaluate: the model's test log p(x), mean and standard error in nats.
+        methods: name -> the stepper that trains a model, and the training data in batches.
+        evaluate: the model's log p(x) of each test datum, (N,), nats.
         budget: seconds of learning for each method, evaluation not counted.
         seed: of batches and draws, the same for every method; the caller's RNG is left as it was.
         estimate: what `evaluate` gives, in words.
@@ -71,27 +80,29 @@ def learn(
     if not 0 < budget < float("inf"):
         raise RunError(f"the budget is above 0 seconds, got {budget}: pass for example 10")
     curves = []
-    for name, stepper in methods.items():
+    for name, method in methods.items():
         model = make()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            told = (lambda used, name=name: on_time(name, used)) if on_time is not None else None
-            points = _timed(stepper(model), batches, lambda model=model: evaluate(model), budget, seed, told)
-        curves.append(Curve(name, points, model, estimate))
+            told = None if on_time is None else partial(on_time, name)
+            points, last = _timed(method, model, partial(evaluate, model), budget, seed, told)
+        curves.append(Curve(name, points, model, last, estimate))
     return tuple(curves)
 
 
 def _timed(
-    stepper: Stepper,
-    batches: BatchSource,
-    evaluate: Callable[[], tuple[float, float]],
+    method: Method,
+    model: Any,
+    evaluate: Callable[[], Tensor],
     budget: float,
     seed: int,
     told: Callable[[float], None] | None,
-) -> tuple[Snapshot, ...]:
+) -> tuple[tuple[Snapshot, ...], Tensor]:
     due = [budget / 2**i for i in reversed(range(SNAPSHOTS))]
+    stepper, batches = method.stepper(model), method.batches
     stepper.init(*next(iter(batches.epoch(0, seed))))
-    points = [Snapshot(0.0, 0, *evaluate())]
+    values = evaluate()
+    points = [_snapshot(0.0, 0, values)]
     used, steps = 0.0, 0
     every = (batch for epoch in itertools.count() for batch in batches.epoch(epoch, seed))
     while due:
@@ -101,7 +112,37 @@ def _timed(
         if used >= due[0]:
             due = [moment for moment in due if moment > used]
             with torch.random.fork_rng():
-                points.append(Snapshot(used, steps, *evaluate()))
+                values = evaluate()
+            points.append(_snapshot(used, steps, values))
         if told is not None:
             told(used)
-    return tuple(points)
+    return tuple(points), values
+
+
+def _snapshot(seconds: float, steps: int, values: Tensor) -> Snapshot:
+    return Snapshot(seconds, steps, *_mean(values))
+
+
+def _mean(values: Tensor) -> tuple[float, float]:
+    """Mean over data and its standard error."""
+    se = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return float(values.mean()), se
+
+
+def behind(curves: Sequence[Curve]) -> dict[str, tuple[float, float]]:
+    """How far each method's test log p(x) lies under the best one's at the end: nats, and the paired standard error."""
+    best = max(curves, key=lambda curve: curve.points[-1].log_p)
+    return {curve.method: _mean(best.log_p - curve.log_p) for curve in curves}
+
+
+def learnt_best(curves: Sequence[Curve]) -> str:
+    """One sentence: which method learnt the best model, and by how much."""
+    best = max(curves, key=lambda curve: curve.points[-1].log_p)
+    last = best.points[-1]
+    words = f"{best.method} learnt best in {last.seconds:.3g} s: test log p(x) {last.log_p:.2f} nats"
+    others = [
+        f"{name} is {gap:.2f} ± {se:.2f} behind"
+        for name, (gap, se) in sorted(behind(curves).items(), key=lambda item: item[1][0])
+        if name != best.method
+    ]
+    return "; ".join([words, *others]).replace("-", "\N{MINUS SIGN}") + "."

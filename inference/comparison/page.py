@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from inference.comparison import verdict as rules
 from inference.comparison.charts import Chart, legend
+from inference.comparison.learning import behind, learnt_best
 from inference.comparison.report import environment
 from inference.comparison.rows import KHAT_LIMIT, Measured
 from inference.comparison.table import QUANTITIES
@@ -44,7 +45,8 @@ def page(result: Any) -> str:
             swatches_of=_swatches([row.engine for row in result.rows]),
             weighed=[m.row.engine for m in result.measured if m.khats is not None],
             learning=_learning(result.learning),
-            learnt=[(c.method, c.points[-1]) for c in result.learning],
+            learnt=[(c.method, c.points[-1], *behind(result.learning)[c.method]) for c in result.learning],
+            learnt_best=learnt_best(result.learning) if result.learning else "",
             methods=_swatches([c.method for c in result.learning]),
             estimate=result.learning[0].estimate if result.learning else "",
             rules=rules,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from inference.comparison.diagnostics import save_netcdf
+from inference.comparison.learning import behind
 from inference.comparison.page import page
 from inference.errors import RunError
 from inference.types import Draws
@@ -51,7 +52,12 @@ def rows_json(result: Any) -> str:
             {**row._asdict(), "verdict": words[row.engine].word, "why": words[row.engine].why} for row in result.rows
         ],
         "learning": [
-            {"method": curve.method, "estimate": curve.estimate, "points": [p._asdict() for p in curve.points]}
+            {
+                "method": curve.method,
+                "estimate": curve.estimate,
+                "behind": dict(zip(("nats", "se"), behind(result.learning)[curve.method], strict=True)),
+                "points": [p._asdict() for p in curve.points],
+            }
             for curve in result.learning
         ],
         "notes": result.notes,

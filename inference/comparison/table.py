@@ -1,12 +1,15 @@
 """The rows as a table: which numbers, under which words, for the page and for a terminal of 80 columns."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from inference.comparison.learning import Curve, behind, learnt_best
 from inference.comparison.rows import KHAT_LIMIT, Row
 
 __all__ = ["QUANTITIES", "Quantity", "number", "table"]
+
+LEARNT = "Test log p(x) ({}), nats per datum"
 
 
 class Quantity(NamedTuple):
@@ -100,20 +103,22 @@ def table(result: Any) -> Any:
     lines = [Text.assemble((row.engine, "bold"), ": ", words[row.engine].why) for row in result.rows]
     parts = [grid, Text(legend, "dim"), Text(), *lines, Text(), Text(result.answer, "bold")]
     if result.learning:
-        parts += [Text(), learning(result.learning)]
+        parts += [Text(), learning(result.learning), Text(), Text(learnt_best(result.learning), "bold")]
     return Group(*parts)
 
 
-def learning(curves: Any) -> Any:
-    """The last point of each learning curve, for a terminal."""
+def learning(curves: Sequence[Curve]) -> Any:
+    """The end of each learning curve, for a terminal."""
     from rich.table import Table
 
-    budget = max(curve.points[-1].seconds for curve in curves)
-    title = f"Learning: test log p(x) ({curves[0].estimate}), nats per datum, after {budget:.3g} s"
-    grid = Table(box=None, padding=(0, 1), pad_edge=False, title=title, title_justify="left")
-    for heading in ("method", "log p(x)", "std. error", "steps", "seconds"):
-        grid.add_column(heading, justify="left" if heading == "method" else "right")
+    grid = Table(
+        box=None, padding=(0, 1), pad_edge=False, title=LEARNT.format(curves[0].estimate), title_justify="left"
+    )
+    for heading in ("method", "log p(x)", "behind the best", "steps", "seconds"):
+        grid.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
+    gaps = behind(curves)
     for curve in curves:
-        last = curve.points[-1]
-        grid.add_row(curve.method, fixed(last.log_p), fixed(last.se), f"{last.steps:,}", fixed(last.seconds, 1))
+        last, (gap, se) = curve.points[-1], gaps[curve.method]
+        away = f"{fixed(gap)} ± {fixed(se)}" if gap else ""
+        grid.add_row(curve.method, fixed(last.log_p), away, f"{last.steps:,}", fixed(last.seconds, 1))
     return grid
