@@ -31,11 +31,12 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	@$(PIP) -e ".[docs]"
 	@touch $@
 
-demo: $(VENV)/.installed  ## train a VAE on 8x8 digits, evaluate it, write a report page
-	@rm -rf runs/demo
+demo: $(VENV)/.installed  ## a VAE on 8x8 digits, then VI against MCMC on a belief network; two report pages
+	@rm -rf runs/demo runs/demo-compare
 	$(BIN)/ppl train vae --data digits --z-dim 20 --batch-size 25 --epochs 150 --threads 1 --out runs/demo
 	$(BIN)/ppl evaluate runs/demo --k 1,5,50,5000
-	@echo "The report: $(CURDIR)/runs/demo/report.html"
+	$(BIN)/ppl compare sbn --data digits --out runs/demo-compare
+	@echo "The reports: $(CURDIR)/runs/demo/report.html and $(CURDIR)/runs/demo-compare/report.html"
 
 test: $(VENV)/.installed  ## the test suite, without the slow tests
 	$(BIN)/python -m pytest
