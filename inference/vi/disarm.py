@@ -40,9 +40,9 @@ class DisARM:
     Args:
         num_particles: antithetic pairs per datum, averaged.
 
-    Raises (when called):
+    Raises:
         ShapeError: num_particles < 1.
-        UnsupportedModelError: no Bernoulli site in the guide; a site that is neither reparameterised nor a product of
+        UnsupportedModelError (when called): no Bernoulli site in the guide; a site that is neither reparameterised nor a product of
             Bernoulli units; an enumerated site; dropout.
     """
 
