@@ -42,8 +42,8 @@ class DisARM:
 
     Raises:
         ShapeError: num_particles < 1.
-        UnsupportedModelError (when called): no Bernoulli site in the guide; a site that is neither reparameterised nor a product of
-            Bernoulli units; an enumerated site; dropout.
+        UnsupportedModelError (when called): no Bernoulli site in the guide; a site that is neither reparameterised nor
+            a product of Bernoulli units; an enumerated site; dropout.
     """
 
     num_particles: int = 1
