@@ -40,7 +40,7 @@ def page(result: Any) -> str:
             error=result.error,
             scatters=_scatters(result, reference.engine),
             paths=_paths(result),
-            traces=_traces(result, reference.engine),
+            traces=_traces(result),
             khats=_khats(result),
             swatches_of=_swatches([row.engine for row in result.rows]),
             weighed=[m.row.engine for m in result.measured if m.khats is not None],
@@ -98,7 +98,13 @@ def _scatters(result: Any, reference: str) -> list[tuple[str, Markup]]:
             continue
         name = each.row.engine
         chart = Chart(
-            both, both, f"{reference}: {word}", f"{name}: {word}", f"{word}: {name} against {reference}", height=340
+            both,
+            both,
+            f"{reference}: {word}",
+            f"{name}: {word}",
+            f"{word}: {name} against {reference}",
+            width=320,
+            height=310,
         )
         chart.rule([(both[0], both[0]), (both[1], both[1])])
         chart.marks(list(zip(exact.tolist(), each.mean.tolist(), strict=True)), i, opacity=0.6)
@@ -126,7 +132,7 @@ def _paths(result: Any) -> list[tuple[str, Markup]]:
     return charts
 
 
-def _traces(result: Any, reference: str) -> list[tuple[str, Markup]]:
+def _traces(result: Any) -> list[tuple[str, Markup]]:
     """A panel for each engine: log p(x, h) of its draws, a line a chain."""
     y = _range(np.concatenate([np.quantile(m.trace, [0.002, 0.998]) for m in result.measured]), least=0.01)
     level = float(next(m for m in result.measured if m.row.is_reference).trace.mean())
@@ -138,7 +144,7 @@ def _traces(result: Any, reference: str) -> list[tuple[str, Markup]]:
         chart = Chart(x, y, "draw", "log p(x, h), nats", f"Trace of {each.row.engine}", height=220)
         for c in range(chains):
             chart.line([(float(s), float(each.trace[c, s])) for s in at], c, width=0.8, dashed=False)
-        chart.rule([(x[0], level), (x[1], level)], "" if each.row.is_reference else f"mean of {reference}")
+        chart.rule([(x[0], level), (x[1], level)])
         charts.append((each.row.engine, Markup(chart.svg())))
     return charts
 

@@ -90,7 +90,7 @@ def measure(
     difference = np.abs(own.mean - reference.mean) / scale
     se = np.zeros_like(scale)
     if not is_reference or table.exact is not None:  # a sampled reference is no error of itself
-        se = _combined_mcse(own, reference, table.discrete) / scale
+        se = _combined_mcse(own, reference) / scale
     worst = int(difference.argmax())
     z = np.divide(difference, se, out=np.zeros_like(difference), where=se > 0)
     log_p_se = 0.0 if is_reference else math.hypot(own.log_p_mcse, reference.log_p_mcse)
@@ -129,17 +129,14 @@ def measure(
     return Measured(row, own.mean, reference.mean, _thinned(path), khats, draws.log_p.double().mean(-1).numpy())
 
 
-def _combined_mcse(own: Moments, reference: Moments, discrete: np.ndarray) -> np.ndarray:
+def _combined_mcse(own: Moments, reference: Moments) -> np.ndarray:
     """The standard error of the difference of two means if both estimate the same number.
 
-    The variance is the larger of the two: a chain that stands still must not look certain. 1 / ESS^2 on discrete
-    coordinates: a frequency cannot be told finer than one draw, and P(h = 1) = 1e-5 is no error of a chain that never
-    saw it.
+    The variance is the larger of the two: a chain that never saw a rare state must not look certain that it is none,
+    nor one that saw it once that an exact 1e-6 is an error.
     """
     variance = np.maximum(own.sd, reference.sd) ** 2
-    se2 = variance / own.ess + np.where(discrete, own.ess**-2.0, 0.0)
-    # an exact reference has an infinite sample size, and adds nothing
-    return np.sqrt(se2 + variance / reference.ess + np.where(discrete, reference.ess**-2.0, 0.0))
+    return np.sqrt(variance / own.ess + variance / reference.ess)  # the second is 0 where the reference is exact
 
 
 def _sd_error(own: Moments, reference: Moments, discrete: np.ndarray) -> tuple[float | None, float | None]:

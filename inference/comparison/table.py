@@ -42,7 +42,7 @@ def fixed(value: float | None, places: int = 2) -> str:
 
 
 def _beside(value: float | None, mcse: float | None) -> str:
-    return "" if value is None else f"{number(value)} ± {number(mcse)}"
+    return "" if value is None else f"{number(value)} ±\N{NO-BREAK SPACE}{number(mcse)}"
 
 
 QUANTITIES = (
@@ -71,7 +71,7 @@ QUANTITIES = (
     Quantity("Bounds", "k-hat of all data jointly", "", lambda r: fixed(r.khat_joint), ""),
     Quantity("Cost", "sampling", "s", lambda r: number(r.seconds), ""),
     Quantity("Cost", "training or warm-up", "s", lambda r: number(r.warmup_seconds), ""),
-    Quantity("Cost", "compilation", "s", lambda r: number(r.compile_seconds) if r.compile_seconds else "", ""),
+    Quantity("Cost", "compilation", "s", lambda r: number(r.compile_seconds) if r.compile_seconds >= 1e-3 else "", ""),
     Quantity("Cost", "all", "s", lambda r: number(r.seconds_total), ""),
     Quantity("Cost", "until the error stays small", "s", lambda r: number(r.seconds_to_error), "see the chart"),
     Quantity("Cost", "density evaluations", "", lambda r: f"{r.evaluations:,}" if r.evaluations else "",

@@ -41,7 +41,7 @@ def means(row: Row, reference: Row) -> Finding | None:
     if row.is_reference or row.error_z <= MCSE_LIMIT:
         return None
     unseen = f", though R-hat is {row.r_hat:.2f}" if row.r_hat is not None and row.r_hat <= R_HAT_LIMIT else ""
-    why = f"its means are off by up to {row.error_max:.2g} ({row.error_z:.1f} MCSE) at {row.error_max_at}{unseen}"
+    why = f"its means are off by up to {row.error_max:#.2g} ({row.error_z:.1f} MCSE) at {row.error_max_at}{unseen}"
     return Finding(NOT if row.error_max >= MATERIAL else CARE, why)
 
 
@@ -122,7 +122,7 @@ def _verdict(row: Row, reference: Row) -> Verdict:
     found = [finding for rule in RULES if (finding := rule(row, reference)) is not None]
     if not found:
         agrees = (
-            f"its means agree with {reference.engine}'s within {row.error_max:.2g} ({row.error_z:.1f} MCSE at most)"
+            f"its means agree with {reference.engine}'s within {row.error_max:#.2g} ({row.error_z:.1f} MCSE at most)"
         )
         return Verdict(TRUST, "it enumerates every state" if row.exact else agrees)
     found.sort(key=lambda finding: finding.severity != NOT)  # the gravest first; Python's sort keeps the rest in order
@@ -145,7 +145,7 @@ def answer(rows: Sequence[Row]) -> str:
     for row in by_cost:
         word = words[row.engine].word
         if word != TRUST:
-            off = "" if row.is_reference else f", off by up to {row.error_max:.2g}"
+            off = "" if row.is_reference else f", off by up to {row.error_max:#.2g}"
             verb = "use" if word == CARE else "do not trust"
             clauses.append(f"{verb} {row.engine} ({_seconds(row)}{off}){' with care' if word == CARE else ''}")
     return "; ".join(clauses) + "."

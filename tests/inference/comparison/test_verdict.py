@@ -35,14 +35,14 @@ def judge(reference=EXACT, **changes) -> v.Verdict:
 
 def test_a_run_without_fault_is_trusted_with_its_error():
     said = judge()
-    assert said == (v.TRUST, "its means agree with exact's within 0.03 (2.9 MCSE at most)")
+    assert said == (v.TRUST, "its means agree with exact's within 0.030 (2.9 MCSE at most)")
 
 
 @pytest.mark.parametrize(
     ("changes", "word", "says"),
     [
         ({"error_z": 4.1, "error_max": 0.12}, v.NOT, "off by up to 0.12 (4.1 MCSE) at h1[3, 1]"),
-        ({"error_z": 9.0, "error_max": 0.05}, v.CARE, "off by up to 0.05"),
+        ({"error_z": 9.0, "error_max": 0.05}, v.CARE, "off by up to 0.050"),
         ({"sd_error": 0.4, "sd_error_mcse": 0.05}, v.NOT, "standard deviations are off by 40%"),
         ({"sd_error": 0.06, "sd_error_mcse": 0.01}, v.CARE, "standard deviations"),
         ({"log_p_error": -0.3, "log_p_mcse": 0.05}, v.CARE, "−0.3 nats per datum"),
@@ -111,7 +111,7 @@ def test_the_answer_names_the_cheapest_that_is_right_and_every_cost():
     said = v.answer(rows)
     assert said.startswith("Trust gibbs here: the cheapest that is right, at 1.2 s; exact is right as well, at 3.0 s")
     assert "do not trust guide (0.50 s, off by up to 0.42)" in said
-    assert "use short (1.2 s, off by up to 0.03) with care" in said
+    assert "use short (1.2 s, off by up to 0.030) with care" in said
     assert said.endswith(".")
 
 
