@@ -8,8 +8,9 @@ l_i its logit from the layer above, v the layer below, a the logits of that laye
 every unit once, h1 first, each layer in its order; `layered_kernel` does so at one multiply-add and one product for
 each weight, keeping all sums and sigmoids up to date from flip to flip.
 
-Why numba: on one core a sweep of N = 100 rows, H = 20, D = 64 takes FIGURES (`benchmarks/README.md`). A loop over units
-in numba touches the layer below only where a unit does flip; the array programs must write it at every visit.
+Why numba: N = 100 rows, H = 20, D = 64 took 59 us per sweep and chain in numba (float64), 102 in JAX's jit and 179 in
+torch.compile (float32), two cores (`benchmarks/gibbs_backends.py`). A loop can leave the layer below alone where a unit
+does not flip; array programs write it at every visit. The code is compiled once and kept on disk.
 """
 
 import time

@@ -125,6 +125,17 @@ def test_rows_keep_their_chains():
     assert torch.equal(after["chains.h"][[4, 0, 7]], before[[4, 0, 7]])
 
 
+def test_chains_go_on_where_they_were():
+    net = network((6, 6))
+    with torch.no_grad():  # h = x all but surely, so a chain that has got there stays
+        net.down[0].weight.copy_(60 * torch.eye(6))
+        net.down[0].bias.fill_(-30)
+    learner, x = GibbsLearning(net, SGD(net.parameters(), lr=0.0), chains=2), simulate(net, 50)
+    assert learner.step(x, torch.arange(50)).moved > 0.1
+    assert torch.equal(learner.state()[0]["chains.h"], x.byte().unsqueeze(1).expand(-1, 2, -1))
+    assert learner.step(x, torch.arange(50)).moved == 0
+
+
 def test_refusals():
     net = network((5, 3))
     optimizer, x = SGD(net.parameters(), lr=0.1), simulate(net, 4)
