@@ -98,7 +98,7 @@ def _learnt(data: str, hidden: str, methods: str | None, budget: float, images: 
         "model": f"sigmoid belief network {train_x.shape[1]}-{'-'.join(map(str, layers))}, as {best.method} learnt it",
         "pixels": "binarised once, by seed" if grey else "static",
     }
-    title = f"Sigmoid belief network on {data}: VI, Gibbs and enumeration"
+    title = f"Sigmoid belief network on {data}: which engine to trust"
     return result._replace(title=title, learning=curves, notes=notes)
 
 
@@ -127,7 +127,7 @@ def _trained(run_dir: Path, images: int, seed: int) -> Any:
         "pixels": run.pixels,
         "run": str(run_dir),
     }
-    return result._replace(title=f"{run.model.upper()} on {run.data}: guide, Gibbs and the reference", notes=notes)
+    return result._replace(title=f"Sigmoid belief network on {run.data}: which engine to trust", notes=notes)
 
 
 def _print(result: Any) -> None:

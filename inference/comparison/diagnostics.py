@@ -22,13 +22,26 @@ def khat(log_w: np.ndarray) -> np.ndarray:
         log_w: (K, N) log-weights of K draws for each of N data.
 
     Returns:
-        (N,); NaN where K < 25 is too few for a tail; 0 where the weights of the whole tail are equal, as those of a
-        guide that is the posterior: then no few draws outweigh the rest.
+        (N,); NaN where K < 25 is too few for a tail. Where ties leave no tail to fit, as draws of few states do: the
+        logarithm of its largest weight over its least, by that of its size; 0 where all are equal.
     """
     k = log_w.shape[0]
     if k < 25:
         return np.full(log_w.shape[1], math.nan)
     rows = np.ascontiguousarray(log_w.T, dtype=np.float64)
+    tail = math.ceil(min(k / 5, 3 * math.sqrt(k)))  # the draws that PSIS fits [vehtari2024psis]
+    ordered = np.sort(rows, 1)
+    rise = ordered[:, -1] - ordered[:, -tail]
+    found = rise / math.log(tail)  # of a Pareto tail with index k, the largest of M draws is about M^k times the least
+    steep = rise > 1e-6 * np.maximum(1.0, np.abs(ordered[:, -1]))
+    if steep.any():
+        fitted = _psis(rows[steep])
+        found[steep] = np.where(np.isfinite(fitted), fitted, found[steep])
+    return found
+
+
+def _psis(rows: np.ndarray) -> np.ndarray:
+    """The shape of the Pareto distribution fitted to each row's largest weights, (N, K) -> (N,)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ArviZ 0.2x announces its own 1.0 at import
         try:
@@ -36,13 +49,8 @@ def khat(log_w: np.ndarray) -> np.ndarray:
         except ImportError:  # ArviZ 1.x: a package of its own, which takes log-likelihoods: the weights' negative
             from arviz_stats.base import array_stats  # pyright: ignore[reportMissingImports]
 
-            found = np.asarray(array_stats.psislw(-rows)[1])
-        else:
-            found = np.asarray(psislw(rows)[1])
-    tail = math.ceil(min(k / 5, 3 * math.sqrt(k)))  # the draws that PSIS fits [vehtari2024psis]
-    ordered = np.sort(rows, 1)
-    flat = ordered[:, -1] - ordered[:, -1 - tail] <= 1e-6 * np.maximum(1.0, np.abs(ordered[:, -1]))
-    return np.where(flat, 0.0, found)
+            return np.asarray(array_stats.psislw(-rows)[1])
+        return np.asarray(psislw(rows)[1])
 
 
 def r_hat(values: np.ndarray) -> np.ndarray:

@@ -41,21 +41,28 @@ def fixed(value: float | None, places: int = 2) -> str:
     return "" if value is None else f"{value:,.{places}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _beside(value: float | None, mcse: float | None) -> str:
-    return "" if value is None else f"{number(value)} ±\N{NO-BREAK SPACE}{number(mcse)}"
+def _held(row: Row, value: float | None) -> float | None:
+    """A number against the reference; a sampled reference is held against none."""
+    return None if row.is_reference and not row.exact else value
+
+
+def _beside(row: Row, value: float | None, mcse: float | None) -> str:
+    return "" if _held(row, value) is None else f"{number(value)} ±\N{NO-BREAK SPACE}{number(mcse)}"
 
 
 QUANTITIES = (
-    Quantity("Against the reference", "error of means, largest", "", lambda r: _beside(r.error_max, r.error_max_mcse),
+    Quantity("Against the reference", "error of means, largest", "",
+             lambda r: _beside(r, r.error_max, r.error_max_mcse),
              "probabilities of discrete sites, standard deviations of continuous ones; ± Monte Carlo standard error"),
     Quantity("Against the reference", "largest error in MCSE", "",
              lambda r: "" if r.is_reference else fixed(r.error_z, 1), "over 4: not chance"),
-    Quantity("Against the reference", "error of means, RMS", "", lambda r: _beside(r.error, r.error_mcse),
+    Quantity("Against the reference", "error of means, RMS", "", lambda r: _beside(r, r.error, r.error_mcse),
              "root mean square over coordinates; ± what chance alone gives"),
-    Quantity("Against the reference", "error of sds, largest", "", lambda r: _beside(r.sd_error, r.sd_error_mcse),
+    Quantity("Against the reference", "error of sds, largest", "", lambda r: _beside(r, r.sd_error, r.sd_error_mcse),
              "relative, continuous sites"),
     Quantity("Against the reference", "error of E[log p(x, h)]", "nats",
-             lambda r: "" if r.is_reference else _beside(r.log_p_error, r.log_p_mcse), "per datum; sees dependence"),
+             lambda r: "" if r.is_reference else _beside(r, r.log_p_error, r.log_p_mcse),
+             "per datum; sees dependence"),
     Quantity("Chains", "chains × draws", "", lambda r: f"{r.chains} × {r.draws:,}", ""),
     Quantity("Chains", "R-hat, largest", "", lambda r: fixed(r.r_hat, 3), "over 1.01: not converged; blind to bias"),
     Quantity("Chains", "ESS bulk, least", "", lambda r: number(r.ess_bulk, 3), "effective sample size"),
@@ -95,7 +102,8 @@ def table(result: Any) -> Any:
     for row in result.rows:
         word = words[row.engine].word
         grid.add_row(
-            row.engine, Text(word, styles[word]), number(row.error_max), number(row.error_max_mcse),
+            row.engine, Text(word, styles[word]),
+            number(_held(row, row.error_max)), number(_held(row, row.error_max_mcse)),
             fixed(row.r_hat), number(row.ess_bulk, 3), fixed(row.khat_median), fixed(row.gap),
             number(row.seconds_total),
         )  # fmt: skip
