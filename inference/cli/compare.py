@@ -25,10 +25,17 @@ def compare(
     budget: Annotated[float, typer.Option(help="with sbn: seconds of learning for each method")] = 6.0,
     images: Annotated[int, typer.Option(help="test images whose posteriors are compared")] = 30,
     seed: Annotated[int, typer.Option(help="of weights, batches, images and draws")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch its own choice")] = 1,
 ) -> None:
     """Compare VI, Gibbs sampling and enumeration on one model: which to trust, and what it cost."""
+    import torch
+
     from inference.comparison.saving import check_free
 
+    if threads < 0:
+        raise RunError(f"--threads is at least 0, got {threads}: leave it out for one")
+    if threads:
+        torch.set_num_threads(threads)  # small networks lose more to a second thread than they gain
     if images < 1:
         raise RunError(f"the number of images is at least 1, got {images}: pass --images 30")
     if target == "sbn":

@@ -71,6 +71,7 @@ def test_a_trained_run_is_compared_as_it_is(ppl, trained):  # noqa: F811
         (["sbn", *SMALL, "--budget", "0", "--out", "new"], "--budget is above 0"),
         (["sbn", *SMALL, "--budget", "-3", "--out", "new"], "--budget is above 0"),
         (["sbn", *SMALL, "--budget", "nan", "--out", "new"], "--budget is above 0"),
+        (["sbn", *SMALL, "--threads", "-1", "--out", "new"], "--threads is at least 0"),
         (["sbn", *SMALL, "--images", "0", "--out", "new"], "images is at least 1"),
         (["sbn", *SMALL, "--images", "5000", "--out", "new"], "1000 test images, fewer than the 5000"),
         (["sbn", *SMALL, "--hidden", "0", "--out", "new"], "each at least 1"),
