@@ -24,7 +24,7 @@ from inference.mcmc.joint import MODES, LogJoint, summed
 from inference.mcmc.scoring import upper_bound
 from inference.mcmc.sites import Plate
 
-__all__ = ["plan"]
+__all__ = ["plan", "same"]
 
 _ROUNDS = 6
 _CHECKS = 48  # states that are also run alone, at least one for each group in each round
@@ -139,7 +139,7 @@ class _Probe:
             terms = joint.terms(base | {name: torch.stack([base[name], other[name]]) for name in names})
             for _ in range(checks):
                 self._agrees(base, other, terms)
-            changed |= {s for s, term in terms.items() if len(term) > 1 and not _same(term[0], term[1])}
+            changed |= {s for s, term in terms.items() if len(term) > 1 and not same(term[0], term[1])}
             self.rounds.append((base, other))
         self.affected = tuple(name for name in joint.sites if name in changed | reached)
 
@@ -180,7 +180,7 @@ class _Probe:
             stacked = {name: torch.stack([base[name], other[name], mixed[name]]) for name in self.names}
             for term in self.joint.terms(base | stacked, self.affected).values():
                 none, every, some = summed(term.expand(3, *term.shape[1:]), plates)
-                if not _same(some, torch.where(flip, every, none), summed(term.abs(), plates).amax(0)):
+                if not same(some, torch.where(flip, every, none), summed(term.abs(), plates).amax(0)):
                     return False
         return True
 
@@ -195,14 +195,14 @@ class _Probe:
         alone = replace(self.joint, mode="loop").terms({name: v[c : c + 1] for name, v in values.items()})
         for name, term in terms.items():
             one, many = alone[name][0, 0], term[min(j, len(term) - 1), min(c, term.shape[1] - 1)]
-            if not _same(many.expand_as(one), one):
+            if not same(many.expand_as(one), one):
                 raise _Disagreement(f"site '{name}' has other terms")
 
     def _below(self, n: int) -> Tensor:
         return torch.randint(n, (), generator=self.generator, device=self.generator.device)
 
 
-def _same(a: Tensor, b: Tensor, scale: Tensor | None = None) -> bool:
+def same(a: Tensor, b: Tensor, scale: Tensor | None = None) -> bool:
     """Whether log-probabilities agree to rounding; minus infinity equals itself."""
     scale = torch.maximum(a.abs(), b.abs()) if scale is None else scale
     close = (a - b).abs() <= 100 * torch.finfo(a.dtype).eps * (1 + scale.nan_to_num(posinf=0.0))

@@ -61,6 +61,20 @@ def supports():
     pyro.factor("tie", 0.7 * loose.prod(-1, keepdim=True) * p)
 
 
+def ranged():
+    """Supports of unlike sizes in one plate, where what lies beyond the shorter one has log-probability NaN."""
+    one = torch.ones(2).double()
+    with pyro.plate("data", 2, dim=-1):
+        n = pyro.sample("n", dist.BetaBinomial(one, one, torch.tensor([1.0, 2.0]).double()))
+        pyro.sample("x", dist.Poisson(n + 0.5), obs=torch.tensor([1.0, 3.0]).double())
+
+
+def undefined():
+    """A value of probability 0, at which the child's scale is NaN."""
+    z = pyro.sample("z", dist.Categorical(logits=torch.tensor([0.3, 0.1, -torch.inf]).double()))
+    pyro.sample("x", dist.Normal(0.0, (1.5 - z.double()).sqrt()), obs=torch.tensor(0.7).double())
+
+
 def mixing(x=POINTS):
     """Rows that look independent and are not: each mean depends on all of z."""
     with pyro.plate("data", len(x), dim=-1):
@@ -144,7 +158,8 @@ def posterior(model, values, *data):
         one = {name: value[i] for name, value in values.items()}
         with pyro.validation_enabled(False):
             log_p.append(poutine.trace(poutine.condition(model, one)).get_trace(*data).log_prob_sum())
-    return torch.stack([torch.as_tensor(p) for p in log_p]).double().softmax(0)
+    log_p = torch.stack([torch.as_tensor(p) for p in log_p]).double()
+    return log_p.masked_fill(log_p.isnan(), -torch.inf).softmax(0)  # what is impossible may be undefined as well
 
 
 def chain(model, *data, blocks=(), **options):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from inference.mcmc.gibbs import init
+from inference.mcmc.plates import same
 from tests.inference.mcmc import models
 from tests.inference.mcmc.models import chain, transition
 
@@ -14,6 +15,8 @@ CASES = {
     "mixture": (models.mixture, (), None, {"g": 0, "z": 1}),
     "nested": (models.nested, (), None, {"c": 0, "g": 1, "z": 2}),
     "supports": (models.supports, (), None, {"kind": 0, "n": 1, "loose": 0}),
+    "ranged": (models.ranged, (), None, {"n": 1}),
+    "undefined": (models.undefined, (), None, {"z": 0}),
     "mixing": (models.mixing, (), MIXES, {"z": 0}),
     "grouped": (models.grouped, (), MIXES, {"g": 0}),
     "half_mixing": (models.half_mixing, (), MIXES, {"z": 1}),
@@ -87,3 +90,9 @@ def test_a_program_for_one_state_at_a_time_is_run_so(model):
 def test_the_ways_to_run_a_program():
     assert init(models.sbn).target.joint.mode == "broadcast"
     assert init(models.joined, chains=3).target.joint.mode == "expand"
+
+
+def test_what_counts_as_the_same_term():
+    low, one = torch.tensor(-torch.inf), torch.tensor(1.0)
+    assert same(low, low) and same(one, one + 1e-6) and same(one * torch.nan, one * torch.nan)
+    assert not same(low, one) and not same(one, low) and not same(one, one + 1e-3) and not same(one, one * torch.nan)

@@ -68,6 +68,24 @@ def test_what_it_returns():
     assert Gibbs(chains=2, **SHORT)(models.mixture).log_p.shape == (2, 10, 1)  # its switch is outside the plate
 
 
+def test_thinning_keeps_every_second_sweep():
+    all_of_them = Gibbs(chains=2, warmup_steps=3, num_samples=8, progress=False)(models.sbn)
+    half = Gibbs(chains=2, warmup_steps=3, num_samples=4, thin=2, progress=False)(models.sbn)
+    assert torch.equal(half.values["h1"], all_of_them.values["h1"][:, 1::2])
+    assert torch.equal(half.log_p, all_of_them.log_p[:, 1::2])
+
+
+def test_rows_find_a_possible_state_each_for_itself():
+    x = torch.bernoulli(torch.full((60,), 0.5))  # one draw in 2^60 has all rows possible
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Bernoulli(0.5))
+            pyro.factor("match", torch.where(z == x, 0.0, -torch.inf))
+
+    assert torch.equal(init(model, x, chains=2).values["z"], x.expand(2, -1))
+
+
 def test_a_seed_fixes_a_run_and_the_callers_generator_stays():
     before = torch.get_rng_state()
     runs = [Gibbs(chains=2, **SHORT)(models.sbn, seed=s).values["h1"] for s in (3, 3, 4)]
@@ -217,6 +235,16 @@ def test_certain_units_of_a_trained_network_are_no_complaint():
             pyro.sample("x", dist.Bernoulli(logits=50 * h - 25).to_event(1), obs=torch.tensor([1.0, 0.0]))
 
     assert Gibbs(**SHORT)(model).stats["moved"].max() == 0
+
+
+def test_a_value_that_is_improbable_is_not_excluded():
+    def model():
+        h = pyro.sample("h", dist.Bernoulli(torch.full((20,), 0.5)).to_event(1))
+        z = pyro.sample("z", dist.Categorical(logits=torch.tensor([40.0, 0.0, 0.0])))
+        p = torch.where(z == 2, 0.0, 0.3 + 0.02 * h.sum(-1))  # 2 is impossible, 1 is not
+        pyro.sample("c", dist.Bernoulli(p), obs=torch.tensor(1.0))
+
+    assert not Gibbs(**SHORT)(model).values["z"].any()
 
 
 # ------------------------------------------------------------------------------------------ refusals
