@@ -16,6 +16,7 @@ from inference.comparison.table import QUANTITIES
 __all__ = ["page"]
 
 TRACE_POINTS = 200  # of each chain that are drawn
+MOST_KHAT = 3.0  # larger ones are drawn there
 CLASSES = {rules.TRUST: "good", rules.CARE: "care", rules.NOT: "bad"}
 
 
@@ -51,6 +52,7 @@ def page(result: Any) -> str:
             estimate=result.learning[0].estimate if result.learning else "",
             rules=rules,
             khat_limit=KHAT_LIMIT,
+            most_khat=MOST_KHAT,
         )
     )
 
@@ -155,7 +157,7 @@ def _khats(result: Any) -> Markup | None:
     if not weighed:
         return None
     every = np.concatenate([m.khats for _, m in weighed])
-    low, high = _range([min(float(np.nanmin(every)), 0.0), max(min(float(np.nanmax(every)), 3.0), 1.0)])
+    low, high = _range([min(float(np.nanmin(every)), 0.0), max(min(float(np.nanmax(every)), MOST_KHAT), 1.0)])
     most = max(len(m.khats) for _, m in weighed)
     x = (0.0, most + 1.0)
     chart = Chart(
@@ -164,7 +166,7 @@ def _khats(result: Any) -> Markup | None:
     chart.rule([(x[0], KHAT_LIMIT), (x[1], KHAT_LIMIT)], f"{KHAT_LIMIT}: not to be trusted above")
     for i, each in weighed:
         ordered = np.sort(_of(each))
-        chart.marks([(float(rank + 1), float(k)) for rank, k in enumerate(ordered)], i)
+        chart.marks([(float(rank + 1), min(float(k), MOST_KHAT)) for rank, k in enumerate(ordered)], i)
     return Markup(chart.svg())
 
 

@@ -45,7 +45,7 @@ def test_a_run_without_fault_is_trusted_with_its_error():
         ({"error_z": 9.0, "error_max": 0.05}, v.CARE, "off by up to 0.050"),
         ({"sd_error": 0.4, "sd_error_mcse": 0.05}, v.NOT, "standard deviations are off by 40%"),
         ({"sd_error": 0.06, "sd_error_mcse": 0.01}, v.CARE, "standard deviations"),
-        ({"log_p_error": -0.3, "log_p_mcse": 0.05}, v.CARE, "−0.3 nats per datum"),
+        ({"log_p_error": -0.3, "log_p_mcse": 0.05}, v.CARE, "−0.30 nats per datum"),
         ({"r_hat": 1.02}, v.CARE, "R-hat 1.020 > 1.01"),
         ({"r_hat": 1.3}, v.NOT, "its chains disagree"),
         ({"ess_bulk": 120.0}, v.CARE, "120 effective draws"),
