@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from inference.evidence.exact import Exact, exact_posterior, exact_table
     from inference.evidence.importance import active_units, importance_weights, log_marginal
     from inference.evidence.marginal import exact_log_marginal
+    from inference.mcmc.gibbs import Gibbs
+    from inference.mcmc.kernel import GibbsKernel
     from inference.pair import Pair
     from inference.training.fit import Saving, fit, linear
     from inference.vi.baselines import NVIL
@@ -27,6 +29,8 @@ __all__ = [
     "Comparison",
     "DisARM",
     "Exact",
+    "Gibbs",
+    "GibbsKernel",
     "Guided",
     "MeanField",
     "Pair",
@@ -56,6 +60,8 @@ _MODULES = {
     "evidence.exact": ("Exact", "exact_posterior", "exact_table"),
     "evidence.importance": ("active_units", "importance_weights", "log_marginal"),
     "evidence.marginal": ("exact_log_marginal",),
+    "mcmc.gibbs": ("Gibbs",),
+    "mcmc.kernel": ("GibbsKernel",),
     "pair": ("Pair",),
     "training.fit": ("Saving", "linear", "fit"),
     "vi.baselines": ("NVIL",),
