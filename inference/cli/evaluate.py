@@ -19,6 +19,9 @@ def evaluate(
     k: Annotated[str, typer.Option(help="draws for each image, with commas")] = "1,5,50,5000",
     images: Annotated[int | None, typer.Option(help="test images, drawn at random by --seed; all by default")] = None,
     seed: Annotated[int, typer.Option(help="of the choice of images and of the draws")] = 0,
+    dreams: Annotated[
+        int, typer.Option(help="first teach a copy of the guide on so many batches of the model's own draws")
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
     against: Annotated[Path | None, typer.Option(help="an evaluated run to compare with, image by image")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print evaluation.json instead of the table")] = False,
@@ -35,6 +38,7 @@ def evaluate(
     from inference.comparison.diagnostics import khat
     from inference.errors import RunError
     from inference.evidence.importance import active_units, bound_per_datum, importance_weights, summarise
+    from inference.evidence.proposal import tune_guide
     from inference.training.checkpoint import write_text
 
     ks = sorted(set(integers("k", k)))
@@ -47,12 +51,21 @@ def evaluate(
     test = test_rows(run, images, seed)
     fabric = make_fabric(device, 1, "auto", "32-true", 0)
     fabric.to_device(pair.owner)
+    if dreams < 0:
+        raise RunError(f"--dreams is at least 0, got {dreams}: pass for example --dreams 8000")
     start, cpu = time.perf_counter(), time.process_time()
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        proposal = pair
+        if dreams:
+            task = bar.add_task("the guide learns from the model's draws", total=dreams)
+            proposal = tune_guide(
+                pair, test.x[:100].to(fabric.device), dreams, seed=seed,
+                on_step=lambda step, task=task: bar.update(task, completed=step),
+            )  # fmt: skip
         task = bar.add_task(f"{len(test.x)} images, {ks[-1]} draws each", total=len(test.x))
         log_w = importance_weights(
-            pair, test.x, ks[-1], seed=seed, on_rows=lambda rows: bar.update(task, completed=rows)
+            proposal, test.x, ks[-1], seed=seed, on_rows=lambda rows: bar.update(task, completed=rows)
         )
     tails = torch.as_tensor(khat(log_w.numpy()))
     active = None
@@ -69,6 +82,7 @@ def evaluate(
         "data": run.variant,
         "objective": run.bound,
         "seed": seed,
+        "dreams": dreams,
         "rows": rows,
         "active_units": active,
         "units": units,
@@ -101,6 +115,8 @@ def _table(result: dict) -> None:
         table.add_row(str(row["k"]), f"{row['mean']:.3f}", se, str(row["images"]))
     console = Console()
     console.print(table)
+    if result["dreams"]:
+        console.print(f"proposal: the guide after {result['dreams']} batches of the model's own draws")
     if result["active_units"] is not None:
         console.print(f"active units: {result['active_units']} of {result['units']}")
     if result["khat_median"] is not None:

@@ -26,7 +26,7 @@ from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic
 from inference.types import Estimate
 from inference.weights import Layout, layout_of, log_prob, per_unit, run
 
-__all__ = ["ReweightedWakeSleep"]
+__all__ = ["ReweightedWakeSleep", "Sleep"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,26 @@ class ReweightedWakeSleep:
                 surrogate = surrogate + share * _dream(pair, batch, structure)
         bound = log_w.logsumexp(0) - math.log(self.k)
         return Estimate(-surrogate.sum() / rows, bound.sum() / rows)
+
+
+@dataclass(frozen=True)
+class Sleep:
+    """The sleep phase alone: E_p(x, h)[log q(h | x)], in nats per datum; the guide learns, the model stays as it is.
+
+    Its optimum is the posterior for every x that the model draws, and it covers the whole of it (the Kullback-Leibler
+    divergence from p to q), as a proposal of importance sampling should. The batch gives the number of rows alone.
+
+    Raises (when called):
+        UnsupportedModelError: as the sleep phase of ReweightedWakeSleep.
+    """
+
+    def __call__(self, pair: Any, *batch: Any, beta: float = 1.0) -> Estimate:
+        """Estimate on as many draws of the model as the batch has rows; `beta` has nothing to weigh."""
+        pair = as_pair(pair)
+        structure = pair.structure(*batch)
+        with pair.scope(), pyro.validation_enabled(False):
+            log_q = _dream(pair, batch, structure)
+        return Estimate(-log_q.mean(), log_q.detach().mean())
 
 
 class _Detached(Messenger):

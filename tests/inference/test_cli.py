@@ -119,6 +119,16 @@ def test_evaluate_bounds_rise_with_k_and_the_page_names_them(ppl, run):
     assert not list(run.glob(".*"))
 
 
+def test_a_guide_taught_by_dreams_gives_another_bound_and_the_run_stays(ppl, run):
+    before = (run / "checkpoint.safetensors").read_bytes()
+    words = ("evaluate", run, "--k", "1,50", "--images", 40, "--json")
+    plain, tuned, again = (json.loads(ppl(*words, *more).out) for more in ((), ("--dreams", 30), ("--dreams", 30)))
+    assert plain["rows"] != tuned["rows"] == again["rows"]
+    assert (plain["dreams"], tuned["dreams"]) == (0, 30)
+    assert plain["active_units"] == tuned["active_units"]
+    assert (run / "checkpoint.safetensors").read_bytes() == before
+
+
 def test_evaluate_as_json_prints_the_file(ppl, run):
     said = ppl("evaluate", run, "--k", "1,4", "--images", 10, "--json")
     assert said.code == 0, said.err
@@ -402,6 +412,7 @@ def test_two_processes_say_an_error_once(ppl, tmp_path):
 # -- bad input to evaluate, sample and resume --------------------------------------------------------------------------
 
 EVALUATE = {
+    "dreams": ("--dreams -1", "--dreams is at least 0, got -1: "),
     "k = 0": ("--k 0,5", "k is at least 1, got 0: pass"),
     "k in words": ("--k few", "--k takes whole numbers with commas"),
     "no image": ("--images 0", "the number of images is at least 1, got 0: pass"),
