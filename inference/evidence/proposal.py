@@ -66,5 +66,6 @@ def _of_the_model(pair: Pair, x: Tensor) -> list[nn.Parameter]:
     with pair.scope(), pyro.validation_enabled(False):
         trace = poutine.trace(poutine.uncondition(pair.model)).get_trace(x)
         parameters = [p for p in pair.named_parameters().values() if p.requires_grad]
-        gradients = torch.autograd.grad(trace.log_prob_sum(), parameters, allow_unused=True)
+        total = torch.as_tensor(trace.log_prob_sum())
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     return [p for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
