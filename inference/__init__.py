@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from inference.evidence.exact import Exact, exact_posterior, exact_table
     from inference.evidence.importance import active_units, importance_weights, log_marginal
     from inference.evidence.marginal import exact_log_marginal
+    from inference.evidence.proposal import tune_guide
     from inference.mcmc.gibbs import Gibbs
     from inference.mcmc.kernel import GibbsKernel
+    from inference.mcmc.learning import GibbsLearning
     from inference.pair import Pair
     from inference.training.fit import Saving, fit, linear
     from inference.vi.baselines import NVIL
@@ -31,6 +33,7 @@ __all__ = [
     "Exact",
     "Gibbs",
     "GibbsKernel",
+    "GibbsLearning",
     "Guided",
     "MeanField",
     "Pair",
@@ -50,6 +53,7 @@ __all__ = [
     "log_marginal",
     "log_weights",
     "mean_field_bound",
+    "tune_guide",
 ]
 
 # The same at run time, each module imported at the first use of its names: `ppl --help` need not wait for torch.
@@ -60,8 +64,10 @@ _MODULES = {
     "evidence.exact": ("Exact", "exact_posterior", "exact_table"),
     "evidence.importance": ("active_units", "importance_weights", "log_marginal"),
     "evidence.marginal": ("exact_log_marginal",),
+    "evidence.proposal": ("tune_guide",),
     "mcmc.gibbs": ("Gibbs",),
     "mcmc.kernel": ("GibbsKernel",),
+    "mcmc.learning": ("GibbsLearning",),
     "pair": ("Pair",),
     "training.fit": ("Saving", "linear", "fit"),
     "vi.baselines": ("NVIL",),

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["BatchSource", "Draws", "Engine", "Estimate", "ModelGuide", "Nats", "Objective", "Stepper"]
+__all__ = ["BatchSource", "Draws", "Engine", "Estimate", "Layered", "ModelGuide", "Nats", "Objective", "Stepper"]
 
 
 @runtime_checkable
@@ -32,6 +32,17 @@ class Estimate(NamedTuple):
     bound: Tensor
     reg: Tensor | None = None
     rec: Tensor | None = None
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A sigmoid belief network in layers, as fast paths read it: sites h1, ..., hL over x."""
+
+    top_bias: Tensor  # (H_L,) logits of the top layer
+
+    def layers(self) -> Sequence[tuple[Tensor, Tensor]]:
+        """Weight (H above, H below) and bias (H below) of each layer, from the data up: logits = h W + b."""
+        ...
 
 
 class Objective(Protocol):

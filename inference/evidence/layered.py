@@ -6,23 +6,14 @@ One product of matrices (K, D) (D, N) stands for K N D Bernoulli probabilities.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import softplus
 
-__all__ = ["Layered", "layered_joint", "layered_net"]
+from inference.types import Layered
 
-
-@runtime_checkable
-class Layered(Protocol):
-    """What a layered network tells of its layers."""
-
-    top_bias: Tensor  # (H_L,)
-
-    def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight (H above, H below) and bias (H below) of each layer, from the data up: logits = h W + b."""
-        ...
+__all__ = ["layered_joint", "layered_net"]
 
 
 def layered_net(owner: Any, data: tuple[Any, ...], sites: Collection[str]) -> Layered | None:

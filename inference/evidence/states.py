@@ -20,9 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inference.errors import RunError, UnsupportedModelError
-from inference.evidence.layered import Layered, layered_joint, layered_net
+from inference.evidence.layered import layered_joint, layered_net
 from inference.evidence.sites import read_site, read_units, support
 from inference.pair import Pair, as_pair, is_latent, is_stochastic
+from inference.types import Layered
 from inference.weights import Layout, log_prob, per_unit, run
 
 __all__ = ["MAX_STATES", "Joint", "States"]

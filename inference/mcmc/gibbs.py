@@ -182,7 +182,7 @@ class Gibbs:
         evaluations = 0
         began = time.perf_counter()
         warm = began
-        for i in tqdm(range(total), desc="Gibbs", delay=2.0, disable=not self.progress, leave=False):
+        for i in tqdm(range(total), desc="Gibbs", delay=2.0, disable=None if self.progress else True, leave=False):
             if i == self.warmup_steps:
                 warm = time.perf_counter()
             state, info = step(state)

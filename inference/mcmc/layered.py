@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from inference.errors import ShapeError
 from inference.mcmc import layered_kernel as kernel
-from inference.mcmc.layered_tables import Layered, Tables, binary, tables
-from inference.types import Draws
+from inference.mcmc.layered_tables import Tables, binary, tables
+from inference.types import Draws, Layered
 
-__all__ = ["Layered", "Tables", "conditional_log_odds", "prior", "sample", "sweep", "tables"]
+__all__ = ["Tables", "conditional_log_odds", "prior", "sample", "sweep", "tables"]
 
 MAX_BYTES = 2**33  # of draws: 8 GiB
 LEAST_WORK = 5e5  # nanoseconds for which a thread is worth its start
@@ -117,7 +117,11 @@ def sample(
     at_once = max(1, int(CHUNK / _nanoseconds(net, len(h))))  # sweeps between two looks at the clock and at Ctrl-C
     drawn, warm = sum(sizes), compiled
     with tqdm(
-        total=warmup_steps + num_samples * thin, desc="Gibbs", delay=2.0, disable=not progress, leave=False
+        total=warmup_steps + num_samples * thin,
+        desc="Gibbs",
+        delay=2.0,
+        disable=None if progress else True,
+        leave=False,
     ) as bar:
         for burn in _pieces(warmup_steps, at_once):
             sweep(net, data, h, seed=seed, drawn=drawn, burn=burn)

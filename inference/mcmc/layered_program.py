@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from inference.mcmc.joint import read
+from inference.types import Layered
 
 __all__ = ["is_layered"]
 
@@ -17,7 +18,7 @@ def is_layered(pair: Any, data: tuple[Any, ...]) -> bool:
     """
     if not (callable(getattr(pair, "layers", None)) and hasattr(pair, "top_bias")):
         return False
-    from inference.mcmc.layered import Layered, sample  # numba, which nothing else needs
+    from inference.mcmc.layered import sample  # numba, which nothing else needs
 
     if not (isinstance(pair, Layered) and len(data) == 1 and isinstance(data[0], Tensor)):
         return False

@@ -6,28 +6,18 @@ themselves can be larger, whatever the units, not at all.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.errors import NonFiniteError, ShapeError, UnsupportedModelError
+from inference.types import Layered
 
-__all__ = ["Layered", "Tables", "binary", "tables"]
+__all__ = ["Tables", "binary", "tables"]
 
 RANGE = 600.0  # of exponents; exp(709) is the last finite double
-
-
-@runtime_checkable
-class Layered(Protocol):
-    """A sigmoid belief network in layers: logits of a layer = (layer above) @ weight + bias."""
-
-    top_bias: Tensor  # (H_L,) logits of the top layer
-
-    def layers(self) -> Sequence[tuple[Tensor, Tensor]]:
-        """Weight (H above, H below) and bias (H below) of each layer, from the data up."""
-        ...
 
 
 class Tables(NamedTuple):

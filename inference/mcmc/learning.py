@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from inference.errors import CheckpointError, NonFiniteError, RunError, ShapeError, UnsupportedModelError
-from inference.mcmc.layered import Layered, prior, sweep, tables
+from inference.mcmc.layered import prior, sweep, tables
 from inference.mcmc.layered_tables import binary
 from inference.pair import Pair, as_pair
 from inference.training.checkpoint import flatten_optimizer, restore, unflatten_optimizer
+from inference.types import Layered
 
 __all__ = ["GibbsLearning", "LearningInfo"]
 
