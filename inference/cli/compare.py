@@ -22,7 +22,7 @@ def compare(
     methods: Annotated[
         str | None, typer.Option(help="with sbn: some of svi,iwae,rws,gibbs,exact; all by default")
     ] = None,
-    budget: Annotated[float, typer.Option(help="with sbn: seconds of learning for each method")] = 6.0,
+    budget: Annotated[float, typer.Option(help="with sbn: seconds of learning for each method")] = 10.0,
     images: Annotated[int, typer.Option(help="test images whose posteriors are compared")] = 30,
     seed: Annotated[int, typer.Option(help="of weights, batches, images and draws")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch its own choice")] = 1,

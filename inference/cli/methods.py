@@ -75,7 +75,7 @@ def engines(names: Sequence[str], units: int, seconds: float = GUIDE_SECONDS) ->
         name: Guided(_OBJECTIVES[name], steps=3000, seconds=seconds, lr=2e-2) for name in names if name in _OBJECTIVES
     }
     if "gibbs" in names:
-        made["gibbs"] = Gibbs(chains=4, warmup_steps=100, num_samples=1000)
+        made["gibbs"] = Gibbs(chains=4, warmup_steps=100, num_samples=1000, thin=5)
     return _with_reference(made, units)
 
 

@@ -140,6 +140,8 @@ def step(state: GibbsState) -> tuple[GibbsState, GibbsInfo]:
 class Gibbs:
     """Gibbs sampling as an engine: `Gibbs(chains=4)(model, x, seed=0)` returns Draws.
 
+    `Gibbs(model)`, a model first, is its kernel for pyro.infer.MCMC: a `GibbsKernel`.
+
     Args:
         chains: C, run side by side.
         warmup_steps: sweeps that are thrown away.
@@ -159,6 +161,14 @@ class Gibbs:
     thin: int = 1
     blocks: Sequence[Sequence[str]] = ()
     progress: bool = True
+
+    def __new__(cls, *args: Any, **settings: Any) -> Any:
+        """The engine of these settings, or the kernel of a model."""
+        if args and callable(args[0]):
+            from inference.mcmc.kernel import GibbsKernel  # which imports this file
+
+            return GibbsKernel(*args, **settings)
+        return super().__new__(cls)
 
     def __call__(self, pair: Any, *data: Any, seed: int = 0) -> Draws:
         """Draw from the posterior of a model, or of a pair's model, given data."""

@@ -1,6 +1,7 @@
 """GibbsKernel inside pyro.infer.MCMC."""
 
 import os
+from dataclasses import replace
 
 import pyro
 import pytest
@@ -8,13 +9,14 @@ import torch
 from pyro.infer import MCMC
 
 from inference.errors import UnsupportedModelError
+from inference.mcmc.gibbs import Gibbs
 from inference.mcmc.kernel import GibbsKernel
 from tests.inference.mcmc import models
 from tests.inference.mcmc.test_gibbs import exact_marginals
 
 
 def run(model, *args, n=20, blocks=(), **kwargs):
-    mcmc = MCMC(GibbsKernel(model, blocks=blocks), num_samples=n, warmup_steps=10, disable_progbar=True)
+    mcmc = MCMC(Gibbs(model, blocks=blocks), num_samples=n, warmup_steps=10, disable_progbar=True)
     mcmc.run(*args, **kwargs)
     return mcmc
 
@@ -28,6 +30,12 @@ def test_pyros_own_mcmc_draws_the_discrete_sites():
         ess = mcmc.diagnostics()[name]["n_eff"]
         error = (samples[name].mean(0) - exact).abs() / (exact * (1 - exact) / ess).sqrt()
         assert (error < 4).all()
+
+
+def test_one_name_is_the_engine_and_with_a_model_the_kernel():
+    assert isinstance(Gibbs(models.sbn, blocks=[("h1", "h2")]), GibbsKernel)
+    engine = Gibbs(2, num_samples=7)
+    assert isinstance(engine, Gibbs) and engine == replace(Gibbs(), chains=2, num_samples=7)
 
 
 def test_keyword_arguments_seeds_and_first_states():
