@@ -58,7 +58,7 @@ def joint(row: Row, reference: Row) -> Finding | None:
     """E[log p(x, h)] off: right marginals with the wrong dependence show here."""
     if row.is_reference or abs(row.log_p_error) <= MCSE_LIMIT * row.log_p_mcse:
         return None
-    off = f"{row.log_p_error:+#.2g}".replace("-", "\N{MINUS SIGN}")
+    off = f"{row.log_p_error:+#.2g}".rstrip(".").replace("-", "\N{MINUS SIGN}")
     return Finding(CARE, f"E[log p(x, h)] is off by {off} nats per datum: mind what depends on what")
 
 
