@@ -83,6 +83,18 @@ class Pair:
                 found["store." + name] = parameter
         return found
 
+    def model_parameters(self, *data: Any) -> list[nn.Parameter]:
+        """The parameters that log p(x, h) depends on, h held fixed: those it shares with the guide too."""
+        parameters = [parameter for parameter in self.named_parameters().values() if parameter.requires_grad]
+        with self.scope(), pyro.validation_enabled(False), torch.random.fork_rng():
+            with torch.no_grad():
+                drawn = poutine.trace(self.guide).get_trace(*data)
+            log_p: Any = poutine.trace(poutine.replay(self.model, trace=drawn)).get_trace(*data).log_prob_sum()
+        if not log_p.requires_grad:
+            return []
+        found = torch.autograd.grad(log_p, parameters, allow_unused=True)
+        return [parameter for parameter, gradient in zip(parameters, found, strict=True) if gradient is not None]
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Within it the pair's modules evaluate: no dropout, running means stay."""

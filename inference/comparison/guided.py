@@ -17,7 +17,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.comparison.compare import model_of
 from inference.errors import RunError, ShapeError, UnsupportedModelError
@@ -99,7 +99,7 @@ class Guided:
         """Train the guide's parameters; the number of steps."""
         assert self.objective is not None
         until = math.inf if self.seconds is None else time.perf_counter() + self.seconds
-        rest = [parameter for parameter in _models_own(pair, data) if parameter.requires_grad]
+        rest = pair.model_parameters(*data)
         for parameter in rest:
             parameter.requires_grad_(False)
         try:
@@ -151,19 +151,6 @@ def _kept(pair: Pair) -> Iterator[None]:
             for name, parameter in pair.named_parameters().items():
                 if name in before:
                     parameter.copy_(before[name])
-
-
-def _models_own(pair: Pair, data: tuple[Any, ...]) -> list[nn.Parameter]:
-    """The parameters that log p(x, h) depends on, h held fixed."""
-    parameters = list(pair.named_parameters().values())
-    with pair.scope(), pyro.validation_enabled(False), torch.random.fork_rng():
-        with torch.no_grad():
-            drawn = poutine.trace(pair.guide).get_trace(*data)
-        log_p: Any = poutine.trace(poutine.replay(pair.model, trace=drawn)).get_trace(*data).log_prob_sum()
-    if not log_p.requires_grad:
-        return []
-    found = torch.autograd.grad(log_p, parameters, allow_unused=True)
-    return [parameter for parameter, gradient in zip(parameters, found, strict=True) if gradient is not None]
 
 
 def _draw(

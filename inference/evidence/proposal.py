@@ -10,10 +10,8 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference.errors import ShapeError
 from inference.pair import Pair, as_pair
@@ -32,7 +30,7 @@ def tune_guide(
 
     Args:
         pair: a trained pair; it is left as it was.
-        x: (N, D) rows, for their number and kind alone: their values are never read.
+        x: (N, D) rows, for their number and kind alone: nothing is learnt from their values.
         steps: of N draws of the model each.
         lr: of Adam, falling to 0 on a straight line.
         seed: of the draws; the caller's RNG is left as it was.
@@ -49,7 +47,7 @@ def tune_guide(
     svi = SVI(tuned, Sleep(), lambda parameters: torch.optim.Adam(parameters, lr, eps=1e-4))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for parameter in _of_the_model(tuned, x):
+        for parameter in tuned.model_parameters(x):
             parameter.requires_grad_(False)
         svi.init(x)
         for step in range(steps):
@@ -59,13 +57,3 @@ def tune_guide(
             if on_step is not None:
                 on_step(step + 1)
     return tuned
-
-
-def _of_the_model(pair: Pair, x: Tensor) -> list[nn.Parameter]:
-    """The parameters that log p(x, z) depends on."""
-    with pair.scope(), pyro.validation_enabled(False):
-        trace = poutine.trace(poutine.uncondition(pair.model)).get_trace(x)
-        parameters = [p for p in pair.named_parameters().values() if p.requires_grad]
-        total = torch.as_tensor(trace.log_prob_sum())
-        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    return [p for p, gradient in zip(parameters, gradients, strict=True) if gradient is not None]
