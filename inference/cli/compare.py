@@ -1,12 +1,12 @@
 """`ppl compare`: one model learnt by several methods, its posterior drawn by several engines; one page."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from inference.cli.app import app, guarded
+from inference.cli.bars import Bars
 from inference.errors import RunError
 
 __all__ = ["compare"]
@@ -50,7 +50,9 @@ def compare(
     else:
         out = Path(target) / "compare" if out is None else out
         check_free(out)
-        result = _trained(Path(target), images, seed)
+        from inference.cli.compare_run import trained
+
+        result = trained(Path(target), images, seed)
     page = result.save(out)
     _print(result)
     typer.echo(f"{out / 'rows.json'}\n{out / 'comparison.nc'}\n{page}: the report")
@@ -87,7 +89,7 @@ def _learnt(data: str, hidden: str, methods: str | None, budget: float, images: 
 
     make()  # refuses layers that cannot be, before anything is learnt
     evaluate, estimate = known.evaluation(test_x, sum(layers), seed)
-    with _Bars() as bars:
+    with Bars() as bars:
         curves = learn(
             make,
             known.learners(names, train_x),
@@ -109,69 +111,7 @@ def _learnt(data: str, hidden: str, methods: str | None, budget: float, images: 
     return result._replace(title=title, learning=curves, notes=notes)
 
 
-def _trained(run_dir: Path, images: int, seed: int) -> Any:
-    """Compare engines on a run's model and its test images."""
-    from inference.cli import methods as known
-    from inference.cli.runs import load_model, open_run, test_rows
-    from inference.comparison.compare import compare
-
-    run = open_run(run_dir)
-    pair, _ = load_model(run_dir, run)
-    if run.model != "sbn":
-        raise RunError(
-            f"{run_dir} holds a run of '{run.model}', whose latents neither Gibbs nor enumeration takes: "
-            "name a run of `ppl train sbn`"
-        )
-    units = sum(pair.owner.sizes[1:])
-    made, reference = known.reference_engines(units)
-    x = test_rows(run, images, seed).x
-    with _Bars() as bars:
-        told = bars.counter("engines", made)
-        result = compare(pair.owner, x, made, reference=reference, seed=seed, on_engine=told)
-    sizes = "-".join(map(str, pair.owner.sizes))
-    notes = {
-        "model": f"sigmoid belief network {sizes}, trained by {run.bound}",
-        "pixels": run.pixels,
-        "run": str(run_dir),
-    }
-    return result._replace(title=f"Sigmoid belief network on {run.data}: which engine to trust", notes=notes)
-
-
 def _print(result: Any) -> None:
     from rich.console import Console
 
     Console().print(result)
-
-
-class _Bars:
-    """A progress bar for each stage, on standard error; nothing where it is no terminal."""
-
-    def __enter__(self) -> "_Bars":
-        from rich.console import Console
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        self._progress = Progress(console=console, transient=True, disable=not console.is_terminal)
-        self._tasks: dict[str, Any] = {}
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def at(self, words: str, done: float, total: float) -> None:
-        """Show how much of a stage is done."""
-        if words not in self._tasks:
-            self._tasks[words] = self._progress.add_task(words, total=total)
-        self._progress.update(self._tasks[words], completed=min(done, total))
-
-    def counter(self, words: str, names: Any) -> Callable[[str], None]:
-        """What `compare` calls before each engine."""
-        seen: list[str] = []
-
-        def told(name: str) -> None:
-            seen.append(name)
-            self._progress.update(self._tasks[words], description=f"{words}: {name}", completed=len(seen) - 1)
-
-        self.at(words, 0, len(names))
-        return told
