@@ -1,9 +1,9 @@
 """Models as Pyro model/guide pairs, and the data sets they are trained on."""
 
-from ppl_models import data
+from ppl_models import classic, data
 from ppl_models.bayesian_network import BayesianNetwork
 from ppl_models.belief_network import BeliefNetwork
 from ppl_models.sbn import SigmoidBeliefNetwork
 from ppl_models.vae import VAE
 
-__all__ = ["VAE", "BayesianNetwork", "BeliefNetwork", "SigmoidBeliefNetwork", "data"]
+__all__ = ["VAE", "BayesianNetwork", "BeliefNetwork", "SigmoidBeliefNetwork", "classic", "data"]
