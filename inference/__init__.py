@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from inference.evidence.marginal import exact_log_marginal
     from inference.evidence.proposal import tune_guide
     from inference.mcmc.gibbs import Gibbs
+    from inference.mcmc.hmc import HMC, NUTS
     from inference.mcmc.kernel import GibbsKernel
     from inference.mcmc.learning import GibbsLearning
     from inference.pair import Pair
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from inference.weights import log_weights
 
 __all__ = [
+    "HMC",
     "IWAE",
+    "NUTS",
     "NVIL",
     "SVI",
     "Comparison",
@@ -66,6 +69,7 @@ _MODULES = {
     "evidence.marginal": ("exact_log_marginal",),
     "evidence.proposal": ("tune_guide",),
     "mcmc.gibbs": ("Gibbs",),
+    "mcmc.hmc": ("HMC", "NUTS"),
     "mcmc.kernel": ("GibbsKernel",),
     "mcmc.learning": ("GibbsLearning",),
     "pair": ("Pair",),
