@@ -80,7 +80,7 @@ class LogJoint:
         c = lead[0][-1] if lead else 1
         if self.mode == "loop":
             states = [self._run(self._one(values, i, k), names, score) for i in range(j) for k in range(c)]
-            stacks = {name: torch.stack([self._padded(state[name], 0) for state in states]) for name in names}
+            stacks = {name: torch.stack([self.padded(state[name], 0) for state in states]) for name in names}
             return {name: stack.reshape(j, c, *stack.shape[1:]) for name, stack in stacks.items()}
         arranged = {}
         for name, v in values.items():
@@ -89,7 +89,7 @@ class LogJoint:
                 v = v.expand(j, *v.shape)
             ones = (1,) * (self.nesting - site.batch)
             arranged[name] = v.reshape(v.shape[: v.dim() - len(site.shape)] + ones + site.shape)
-        return {name: self._padded(term, 2) for name, term in self._run(arranged, names, score).items()}
+        return {name: self.padded(term, 2) for name, term in self._run(arranged, names, score).items()}
 
     def log_p(self, terms: dict[str, Tensor]) -> Tensor:
         """All terms as log p(x, z) of each chain and datum, in nats: (C, N), or (C, 1) without data of their own."""
@@ -127,14 +127,18 @@ class LogJoint:
 
     def _run(self, values: dict[str, Tensor], wanted: frozenset[str], score: Any) -> dict[str, Tensor]:
         record = Score(self.sites, values, wanted, score or log_prob)
-        with record:
-            self.model(*self.args)
-        missing = (values.keys() | wanted) - record.seen
-        if missing:
-            raise changing(missing)
+        self.execute(record)
         return record.found
 
-    def _padded(self, term: Tensor, lead: int) -> Tensor:
+    def execute(self, record: Score) -> None:
+        """Run the program under a messenger that puts values in; refuses a program whose sites come and go."""
+        with record:
+            self.model(*self.args)
+        missing = (record.values.keys() | record.wanted) - record.seen
+        if missing:
+            raise changing(missing)
+
+    def padded(self, term: Tensor, lead: int) -> Tensor:
         """A term with `lead` dims before the program's own."""
         if term.dim() > lead + self.nesting:
             raise ShapeError(f"a term has {term.dim()} dims where {lead + self.nesting} were expected")

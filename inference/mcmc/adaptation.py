@@ -1,0 +1,50 @@
+"""What HMC learns in its warm-up, and only there: step sizes by dual averaging, scales by the spread of the draws.
+
+    H_m = (1 - 1 / (m + 10)) H_(m-1) + (delta - alpha_m) / (m + 10)
+    log eps_m = log(10 eps_0) - sqrt(m) / 0.05 H_m,     the average with weights m^-0.75 is kept  [hoffman2014]
+
+Chains share what they learn; independent units (N) have a step size each.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["StepSize", "first_step_size", "next_step_size", "scales", "windows"]
+
+
+class StepSize(NamedTuple):
+    """Dual averaging of N step sizes."""
+
+    current: Tensor  # (N,) to move with in the warm-up
+    average: Tensor  # (N,) log of the one to keep
+    error: Tensor  # (N,) H
+    centre: Tensor  # (N,) log(10 eps_0)
+    count: int
+
+
+def first_step_size(eps: Tensor) -> StepSize:
+    """Begin at eps (N,)."""
+    return StepSize(eps, eps.log(), torch.zeros_like(eps), (10 * eps).log(), 0)
+
+
+def next_step_size(state: StepSize, acceptance: Tensor, target: float) -> StepSize:
+    """One update, by the acceptance (N,) that the current step sizes had."""
+    m = state.count + 1
+    error = (1 - 1 / (m + 10)) * state.error + (target - acceptance.to(state.error)) / (m + 10)
+    log_eps = state.centre - m**0.5 / 0.05 * error
+    weight = m**-0.75
+    return StepSize(log_eps.exp(), weight * log_eps + (1 - weight) * state.average, error, state.centre, m)
+
+
+def windows(warmup_steps: int) -> list[int]:
+    """The steps after which the scales are learned anew, each from what came since the last one."""
+    ends = [round(warmup_steps * share) for share in (0.1, 0.2, 0.4, 0.85)]
+    return [b for a, b in zip(ends, ends[1:], strict=False) if b - a >= 10]
+
+
+def scales(draws: Tensor) -> Tensor:
+    """Standard deviations (N, D) of draws (W, N, D), shrunk towards 0.03 where they are few, as Stan does."""
+    n = len(draws)
+    return (n / (n + 5) * draws.var(0) + 1e-3 * 5 / (n + 5)).sqrt()
