@@ -30,8 +30,8 @@ class Structure(NamedTuple):
     """What one run of a pair shows of its plates and sites."""
 
     nesting: int  # plates use the dims -1 ... -nesting
-    plate: str  # the data plate's name
-    dim: int  # its dim, negative
+    plate: str  # the data plate's name; "" where all data are one unit
+    dim: int  # its dim, negative; 0 without a plate
     local: bool  # every latent site lies inside the data plate: one weight for each datum
     model_enum: frozenset[str]  # sites summed out of the model: marked for enumeration, absent from the guide
     guide_enum: frozenset[str]  # sites of the guide marked for enumeration
@@ -54,10 +54,11 @@ class Pair:
         model: a Pyro program of the data.
         guide: a Pyro program of the same arguments that samples the model's latent sites.
         owner: the object they are methods of, if any; its parameters belong to the pair.
+        whole: take a model without a data plate as well, all its data as one unit with one weight.
     """
 
-    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], owner: Any = None):
-        self.model, self.guide, self.owner = model, guide, owner
+    def __init__(self, model: Callable[..., Any], guide: Callable[..., Any], owner: Any = None, *, whole: bool = False):
+        self.model, self.guide, self.owner, self.whole = model, guide, owner, whole
         self._structures: dict[Any, Structure] = {}
         empty: dict[str, Any] = {"params": {}, "constraints": {}}
         self._store: Any = empty if owner is None else _store_of(owner, empty)
@@ -142,19 +143,19 @@ class Pair:
             for name, buffer in self.named_buffers().items():
                 if name in kept:
                     buffer.copy_(kept[name])  # a look at the sites is no step: running means stay
-            self._structures[key] = _read(model_trace, guide_trace)
+            self._structures[key] = _read(model_trace, guide_trace, self.whole)
         return self._structures[key]
 
 
-def as_pair(pair: Any) -> Pair:
+def as_pair(pair: Any, *, whole: bool = False) -> Pair:
     """The `Pair` of an object with `.model` and `.guide`, of a tuple (model, guide), or of a Pair itself."""
     if isinstance(pair, Pair):
         return pair
     if isinstance(pair, tuple) and len(pair) == 2 and all(callable(part) for part in pair):
-        return Pair(*pair)
+        return Pair(*pair, whole=whole)
     model, guide = getattr(pair, "model", None), getattr(pair, "guide", None)
     if callable(model) and callable(guide):
-        return Pair(model, guide, owner=pair)
+        return Pair(model, guide, owner=pair, whole=whole)
     raise UnsupportedModelError(
         f"a pair has .model(*data) and .guide(*data), got {type(pair).__name__}: pass such an object or (model, guide)"
     )
@@ -178,7 +179,7 @@ def _store_of(owner: Any, empty: dict[str, Any]) -> dict[str, Any]:
         return vars(owner).setdefault("_pair_store", empty)
 
 
-def _read(model_trace: Any, guide_trace: Any) -> Structure:
+def _read(model_trace: Any, guide_trace: Any, whole: bool) -> Structure:
     model_sites = {name: site for name, site in model_trace.nodes.items() if is_stochastic(site)}
     guide_sites = {name: site for name, site in guide_trace.nodes.items() if is_stochastic(site)}
     latents = {name for name, site in model_sites.items() if is_latent(site)}
@@ -206,30 +207,32 @@ def _read(model_trace: Any, guide_trace: Any) -> Structure:
         )
     every = [*model_sites.values(), *guide_sites.values()]
     frames = {f.name: f for site in every for f in site["cond_indep_stack"] if f.vectorized}
-    plate = _data_plate(model_sites, frames)
+    plate = _data_plate(model_sites, frames, whole)
     inside = [any(f.name == plate for f in site["cond_indep_stack"]) for site in every]
     model_enum = frozenset((latents & marked) - guide_sites.keys())
     return Structure(
-        nesting=max(-f.dim for f in frames.values()),
+        nesting=max((-f.dim for f in frames.values()), default=0),
         plate=plate,
-        dim=frames[plate].dim,
-        local=all(inside),
+        dim=frames[plate].dim if plate else 0,
+        local=bool(plate) and all(inside),
         model_enum=model_enum,
         guide_enum=frozenset(marked & guide_sites.keys()),
     )
 
 
-def _data_plate(model_sites: dict[str, Any], frames: dict[str, Any]) -> str:
+def _data_plate(model_sites: dict[str, Any], frames: dict[str, Any], whole: bool) -> str:
     if DATA_PLATE in frames:
         return DATA_PLATE
     stacks = [
         {f.name for f in site["cond_indep_stack"] if f.vectorized}
         for site in model_sites.values()
-        if site["is_observed"]
+        if site["is_observed"] and not site["infer"].get("_deterministic")
     ]
     common = set.intersection(*stacks) if stacks else set()
     if len(common) == 1:
         return common.pop()
+    if whole:
+        return ""
     raise UnsupportedModelError(
         "the model has no data plate, so nothing says which rows are independent: "
         'put its observed sites inside `with pyro.plate("data", len(x), dim=-1):`'

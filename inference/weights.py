@@ -150,8 +150,9 @@ def weigh_traces(
 def layout_of(model_sites: Iterable[dict[str, Any]], k: int, structure: Structure) -> tuple[Layout, float]:
     """The axes of this run, and how many data its weights speak of; refuses what a per-datum weight cannot say."""
     frames = {f.name: f for site in model_sites for f in site["cond_indep_stack"] if f.vectorized}
-    data = frames[structure.plate]
-    full = data.full_size or data.size
+    data = frames.get(structure.plate)
+    size = 1 if data is None else data.size
+    full = 1 if data is None else data.full_size or size
     if k > 1:
         inner = [f.name for f in frames.values() if f.name != structure.plate and f.full_size not in (None, f.size)]
         if inner:
@@ -159,14 +160,14 @@ def layout_of(model_sites: Iterable[dict[str, Any]], k: int, structure: Structur
                 f"plate '{inner[0]}' is subsampled inside each datum, so its weights are no weights of the datum: "
                 "use all of that plate, or TraceELBO()"
             )
-        if not structure.local and full != data.size:
+        if not structure.local and full != size:
             raise UnsupportedModelError(
-                f"a latent site outside plate '{structure.plate}' with a subsample of {data.size} of {full} rows has "
+                f"a latent site outside plate '{structure.plate}' with a subsample of {size} of {full} rows has "
                 "no importance weight: pass all rows, or use TraceELBO()"
             )
     particle_dim = -1 - structure.nesting if k > 1 else None
-    layout = Layout(particle_dim, structure.dim if structure.local else None, structure.plate, full / data.size)
-    return layout, float(data.size if structure.local else full)
+    layout = Layout(particle_dim, structure.dim if structure.local else None, structure.plate, full / size)
+    return layout, float(size if structure.local else full)
 
 
 def log_prob(site: dict[str, Any], layout: Layout) -> Tensor:

@@ -5,21 +5,21 @@ result.save("runs/sbn")          # report.html, comparison.nc, rows.json
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pyro import poutine
-from torch import Tensor
 
+from inference.comparison.completion import Sites, complete, read_sites
 from inference.comparison.coordinates import tabulate
 from inference.comparison.learning import Curve
 from inference.comparison.moments import drawn_moments, reference_moments
 from inference.comparison.rows import Measured, Row, measure
 from inference.comparison.verdict import Verdict, answer, verdicts
 from inference.errors import NonFiniteError, RunError, ShapeError, UnsupportedModelError
-from inference.evidence.exact import Exact, exact_posterior
-from inference.pair import Pair, is_latent
+from inference.evidence.exact import Exact, Posterior, exact_posterior
+from inference.pair import Pair
 from inference.types import Draws, Engine
 
 __all__ = ["Comparison", "compare", "model_of"]
@@ -86,8 +86,10 @@ def compare(
     Args:
         model: a pair (`.model`, `.guide`), or a Pyro model alone where no engine needs a guide.
         data: the model's argument, or a tuple of them.
-        engines: name -> engine: `Guided(...)`, `Gibbs(...)`, `Exact()`, or anything that returns `Draws`.
-        reference: the name of the engine that is right: `Exact()` where it fits, else a long run.
+        engines: name -> engine: `Guided(...)`, `NUTS(...)`, `Gibbs(...)`, `Exact()`, or anything that returns `Draws`.
+            Sites that an engine sums out are drawn from their exact conditional, deterministic sites follow.
+        reference: the name of the engine that is right: `Exact()` where it fits, or one whose method
+            `posterior(model, *data)` gives the moments, else a long run.
         error: the error (root mean square over means) whose time each row tells.
         seed: of every engine; the caller's RNG is left as it was.
         on_engine: called with an engine's name before it runs, for a progress bar.
@@ -108,28 +110,32 @@ def compare(
         )
     if not 0 < error < float("inf"):
         raise RunError(f"the error whose time is told is above 0, got {error}: pass error=0.05")
-    shapes = _latents(model, data)
+    sites = _sites(model, data)
+    shapes = sites.latent | sites.derived
     draws: dict[str, Draws] = {}
     for name, engine in engines.items():
         if on_engine is not None:
             on_engine(name)
         with torch.random.fork_rng():
-            draws[name] = _checked(name, engine(model, *data, seed=seed), shapes)
-    posterior = exact_posterior(model, *data) if isinstance(engines[reference], Exact) else None
+            found = _checked(name, engine(model, *data, seed=seed), shapes, sites)
+            with _running(model):
+                found = complete(model_of(model), data, found, sites, seed)
+            draws[name] = found._replace(values={site: found.values[site].detach().cpu() for site in shapes})
+    posterior = _posterior(engines[reference], model, data)
     tables = tabulate(draws, list(shapes), posterior)
-    drawn = {name: drawn_moments(tables[name], draws[name]) for name in engines}
+    units = max(each.log_p.shape[-1] for each in draws.values())
+    drawn = {name: drawn_moments(tables[name], draws[name], units) for name in engines}
     judge = reference_moments(tables[reference], drawn[reference])
     measured = tuple(
         measure(
             name, tables[name], draws[name], drawn[name], judge,
-            is_reference=name == reference, exact=isinstance(engine, Exact),
-            log_evidence=None if posterior is None else posterior.log_p.numpy(), error=error,
+            is_reference=name == reference, exact=_is_exact(engine), how=getattr(engine, "how", "enumeration"),
+            log_evidence=None if posterior is None else posterior.log_p.numpy(), units=units, error=error,
         )
         for name, engine in engines.items()
     )  # fmt: skip
     table = tables[reference]
-    num_data = len(data[0]) if isinstance(data[0], Tensor) and data[0].dim() else 1
-    return Comparison(measured, draws, table.names, table.total, bool(table.discrete.all()), num_data, error)
+    return Comparison(measured, draws, table.names, table.total, bool(table.discrete.all()), sites.num_data, error)
 
 
 def model_of(model: Any) -> Callable[..., Any]:
@@ -140,25 +146,40 @@ def model_of(model: Any) -> Callable[..., Any]:
     return inner if callable(inner) else model
 
 
-def _latents(model: Any, data: tuple[Any, ...]) -> dict[str, torch.Size]:
-    """Name and shape of the model's latent sites, from one run."""
+def _posterior(engine: Any, model: Any, data: tuple[Any, ...]) -> Posterior | None:
+    """The exact moments of a reference that has them."""
+    if isinstance(engine, Exact):
+        return exact_posterior(model, *data)
+    return engine.posterior(model, *data) if hasattr(engine, "posterior") else None
+
+
+def _is_exact(engine: Any) -> bool:
+    return isinstance(engine, Exact) or hasattr(engine, "posterior")
+
+
+def _running(model: Any) -> Any:
+    """Where a Pair's programs run: in their own parameter store."""
+    return model.scope() if isinstance(model, Pair) else nullcontext()
+
+
+def _sites(model: Any, data: tuple[Any, ...]) -> Sites:
+    """The model's latent and deterministic sites, from one run."""
     program = model_of(model)
     if not callable(program):
         raise UnsupportedModelError(
             f"a model is a Pyro program of its data, got {type(model).__name__}: pass a function"
         )
-    scope = model.scope() if isinstance(model, Pair) else torch.no_grad()
-    with torch.random.fork_rng(), torch.no_grad(), scope:
-        trace: Any = poutine.trace(program).get_trace(*data)
-    shapes = {name: site["value"].shape for name, site in trace.nodes.items() if is_latent(site)}
-    if not shapes:
+    with _running(model):
+        sites = read_sites(program, data)
+    if not sites.latent:
         raise UnsupportedModelError("the model has no latent site, so there is no posterior to compare")
-    return shapes
+    return sites
 
 
-def _checked(name: str, draws: Draws, shapes: Mapping[str, torch.Size]) -> Draws:
+def _checked(name: str, draws: Draws, shapes: Mapping[str, torch.Size], sites: Sites) -> Draws:
     """Refuse draws that cannot be those of the model's posterior."""
-    extra, missing = sorted(draws.values.keys() - shapes.keys()), sorted(shapes.keys() - draws.values.keys())
+    extra = sorted(draws.values.keys() - shapes.keys())
+    missing = sorted(sites.latent.keys() - sites.enumerated - draws.values.keys())
     if extra:
         raise UnsupportedModelError(
             f"engine '{name}' returned the site '{extra[0]}', which is no latent site of the model: it has "
@@ -169,13 +190,14 @@ def _checked(name: str, draws: Draws, shapes: Mapping[str, torch.Size]) -> Draws
     chains, count = draws.log_p.shape[:2]
     if chains < 1 or count < 1:
         raise ShapeError(f"engine '{name}' returned no draws ({chains} chains of {count}): ask it for at least one")
-    for site, shape in shapes.items():
-        if draws.values[site].shape != (chains, count, *shape):
+    for site, values in draws.values.items():
+        wanted = (chains, count, *shapes[site])
+        if values.shape != wanted:
             raise ShapeError(
-                f"engine '{name}' returned '{site}' of shape {tuple(draws.values[site].shape)}, not "
-                f"{(chains, count, *shape)}: chains, draws, then the site's own shape"
+                f"engine '{name}' returned '{site}' of shape {tuple(values.shape)}, not {wanted}: "
+                "chains, draws, then the site's own shape"
             )
     logs = [draws.log_p] if draws.log_q is None else [draws.log_p, draws.log_q]
     if not all(bool(torch.isfinite(value).all()) for value in [*draws.values.values(), *logs]):
         raise NonFiniteError(f"engine '{name}' returned draws that are NaN or infinite: it diverged, or saw a datum so")
-    return draws._replace(values={site: draws.values[site].detach().cpu() for site in shapes})
+    return draws

@@ -16,6 +16,7 @@ from inference.types import Draws
 __all__ = ["MOST_COORDINATES", "MOST_STATES", "Coordinates", "tabulate"]
 
 MOST_COORDINATES = 512  # beyond, evenly spaced ones stand for all: diagnostics cost about a millisecond each
+FIXED = 1e-6  # a continuous coordinate that varies by less, relative to its size, is a constant
 MOST_STATES = 20  # of a discrete site; with more, such as a count, it is treated as a number
 
 
@@ -38,10 +39,26 @@ def tabulate(
     """
     states = {site: _states([each.values[site].numpy() for each in draws.values()]) for site in sites}
     if posterior is not None:
-        supports = {site: posterior.support[site].numpy() for site in sites}
-        states = {site: values if len(values) <= MOST_STATES else None for site, values in supports.items()}
+        supports = {site: posterior.support[site].numpy() for site in sites if site in posterior.support}
+        states |= {site: values if len(values) <= MOST_STATES else None for site, values in supports.items()}
     exact = None if posterior is None else _exact(posterior, states)
-    return {engine: _table(each, states, exact) for engine, each in draws.items()}
+    tables = {engine: _table(each, states, exact) for engine, each in draws.items()}
+    moving = np.any([_moves(table) for table in tables.values()], 0)
+    return {engine: _chosen(table, np.flatnonzero(moving)) for engine, table in tables.items()}
+
+
+def _moves(table: Coordinates) -> np.ndarray:
+    """Which coordinates (F,) are numbers to compare; the zeros of a triangular matrix, say, are none."""
+    spread = np.ptp(table.values, axis=(0, 1))
+    return table.discrete | (spread > FIXED * np.maximum(1.0, np.abs(table.values).max((0, 1))))
+
+
+def _chosen(table: Coordinates, kept: np.ndarray) -> Coordinates:
+    """At most MOST_COORDINATES of those kept."""
+    at = kept[np.unique(np.linspace(0, len(kept) - 1, min(len(kept), MOST_COORDINATES)).round().astype(int))]
+    exact = None if table.exact is None else (table.exact[0][at], table.exact[1][at])
+    names = tuple(table.names[i] for i in at)
+    return Coordinates(table.values[..., at], names, table.discrete[at], len(kept), exact)
 
 
 def _states(values: Sequence[np.ndarray]) -> np.ndarray | None:
@@ -91,8 +108,4 @@ def _table(
             names += [f"{label} = {state:g}" for label in labels for state in known]
         discrete += [known is not None] * columns[-1].shape[2]
     values = np.concatenate(columns, 2)
-    total = values.shape[2]
-    chosen = np.unique(np.linspace(0, total - 1, min(total, MOST_COORDINATES)).round().astype(int))
-    if exact is not None:
-        exact = exact[0][chosen], exact[1][chosen]
-    return Coordinates(values[..., chosen], tuple(names[i] for i in chosen), np.array(discrete)[chosen], total, exact)
+    return Coordinates(values, tuple(names), np.array(discrete), values.shape[2], exact)

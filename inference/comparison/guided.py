@@ -11,46 +11,46 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
-from torch import Tensor
 
 from inference.comparison.compare import model_of
+from inference.comparison.drawing import draw, vectorises
 from inference.errors import RunError, ShapeError, UnsupportedModelError
-from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic
-from inference.types import Draws, Objective
-from inference.vi.objectives import TraceELBO
+from inference.pair import Pair, as_pair, is_latent
+from inference.types import Draws, Estimate, Objective
+from inference.vi.objectives import IWAE, TraceELBO, TraceEnumELBO
 from inference.vi.svi import SVI
-from inference.weights import layout_of, log_prob, per_unit, run
+from inference.weights import weigh
 
-__all__ = ["Guided", "automatic"]
-
-_VALUES = 2**22  # of the widest site held at once, as elsewhere
+__all__ = ["Guided", "automatic", "full_rank"]
 
 
 @dataclass(frozen=True)
 class Guided:
     """Draws from a guide, after training it on the data.
 
+    Sites that the model alone enumerates are summed out, and have no draws here; a model without a data plate has one
+    weight for all its data. Programs that cannot take several draws at once run one by one.
+
     Args:
         objective: the bound that the guide is trained on; None draws from the guide as it is.
         steps: of Adam, each on all the data; the model's own parameters stay as they are.
         seconds: of training at most, if given.
-        lr: Adam's learning rate at the start; it falls to a hundredth on a straight line.
+        lr: Adam's learning rate at the start; it falls to a hundredth on a straight line, over steps or seconds.
         num_samples: draws of each chain.
         chains: guides' draws are independent, so one chain is enough.
         resample: draw K and keep one, by importance weight; 1 keeps what comes.
-        guide: `guide(model, *data)` makes the guide, or a pair of it with the model: `automatic`, `MeanField`; None
-            takes the pair's own, and leaves it as it was.
+        guide: `guide(model, *data)` makes the guide, or a pair of it with the model: `automatic`, `full_rank`,
+            `MeanField`; None takes the pair's own, and leaves it as it was.
 
     Raises:
         ShapeError: a number below 1.
         RunError: seconds or lr that are not positive.
-        UnsupportedModelError (when called): an enumerated site, which has no draws.
+        UnsupportedModelError (when called): a site that the guide enumerates, which has no draws.
     """
 
     objective: Objective | None = TraceELBO(num_particles=5)
@@ -73,16 +73,20 @@ class Guided:
         """Train, draw, and put the guide's parameters back."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            pair = as_pair(pair) if self.guide is None else _made(self.guide, pair, data)
+            pair = as_pair(pair, whole=True) if self.guide is None else _made(self.guide, pair, data)
             structure = pair.structure(*data)
-            if structure.model_enum or structure.guide_enum:
-                raise UnsupportedModelError("an enumerated site has no draws: let the guide sample every latent site")
+            if structure.guide_enum:
+                raise UnsupportedModelError(
+                    "the guide enumerates a site, which then has no draws: let it sample the site, or leave it to the "
+                    "model alone"
+                )
             with _kept(pair):
+                many = vectorises(pair, data)
                 start = time.perf_counter()
-                steps = 0 if self.objective is None else self._train(pair, data)
+                steps = 0 if self.objective is None else self._train(pair, data, many)
                 trained = time.perf_counter() if steps else start
                 with torch.no_grad(), pair.evaluating():
-                    values, log_p, log_q = _draw(pair, data, self.chains * self.num_samples, self.resample)
+                    values, log_p, log_q = draw(pair, data, self.chains * self.num_samples, self.resample, many)
                 done = time.perf_counter()
         particles = getattr(self.objective, "k", getattr(self.objective, "num_particles", 1))
         shape = (self.chains, self.num_samples)
@@ -95,21 +99,23 @@ class Guided:
             evaluations=steps * particles + self.chains * self.num_samples * self.resample,
         )
 
-    def _train(self, pair: Pair, data: tuple[Any, ...]) -> int:
+    def _train(self, pair: Pair, data: tuple[Any, ...], vectorised: bool) -> int:
         """Train the guide's parameters; the number of steps."""
-        assert self.objective is not None
-        until = math.inf if self.seconds is None else time.perf_counter() + self.seconds
+        objective = _fitting(self.objective, bool(pair.structure(*data).model_enum), vectorised)
+        seconds = math.inf if self.seconds is None else self.seconds
+        start = time.perf_counter()
         rest = pair.model_parameters(*data)
         for parameter in rest:
             parameter.requires_grad_(False)
         try:
-            svi = SVI(pair, self.objective, lambda parameters: torch.optim.Adam(parameters, self.lr))
+            svi = SVI(pair, objective, lambda parameters: torch.optim.Adam(parameters, self.lr))
             for step in range(self.steps):
                 svi.init(*data)
-                svi.optimizers[0].param_groups[0]["lr"] = self.lr * (1 - 0.99 * step / self.steps)
-                svi.step(*data)
-                if time.perf_counter() > until:
+                share = max(step / self.steps, (time.perf_counter() - start) / seconds)
+                if share > 1:
                     break
+                svi.optimizers[0].param_groups[0]["lr"] = self.lr * (1 - 0.99 * share)
+                svi.step(*data)
             return svi.steps
         finally:
             for parameter in rest:
@@ -119,25 +125,77 @@ class Guided:
 def automatic(model: Any, *data: Any) -> Any:
     """A guide for a model that has none: `MeanField` for binary latents, Pyro's AutoNormal for continuous ones.
 
+    Sites that the model enumerates are left to it.
+
     Raises:
         UnsupportedModelError: both kinds of site, or discrete ones that are not binary.
     """
-    from pyro.infer.autoguide import AutoNormal
+    from pyro.infer.autoguide import AutoNormal, init_to_median
 
     from inference.vi.mean_field import MeanField
 
+    sampled, summed = _sites(model, data)
+    if any(site["fn"].support.is_discrete for site in sampled.values()):
+        return MeanField(model, *data)
+    return AutoNormal(poutine.block(model, hide=summed), init_loc_fn=init_to_median)
+
+
+def full_rank(model: Any, *data: Any) -> Any:
+    """Pyro's AutoMultivariateNormal, one normal with all covariances over all continuous latents, unconstrained.
+
+    Raises:
+        UnsupportedModelError: a discrete latent that the model does not enumerate.
+    """
+    from pyro.infer.autoguide import AutoMultivariateNormal, init_to_median
+
+    sampled, summed = _sites(model, data)
+    discrete = [name for name, site in sampled.items() if site["fn"].support.is_discrete]
+    if discrete:
+        raise UnsupportedModelError(
+            f"a normal guide has no discrete latents, and '{discrete[0]}' is one: mark it "
+            "infer={'enumerate': 'parallel'} to sum it out"
+        )
+    return AutoMultivariateNormal(poutine.block(model, hide=summed), init_loc_fn=init_to_median)
+
+
+def _sites(model: Any, data: tuple[Any, ...]) -> tuple[dict[str, Any], list[str]]:
+    """The model's latent sites that a guide samples, and the names of those that the model enumerates."""
     with torch.random.fork_rng(), torch.no_grad():
         trace: Any = poutine.trace(model).get_trace(*data)
-    latent = {name: site["fn"].support for name, site in trace.nodes.items() if is_latent(site)}
-    if not any(support.is_discrete for support in latent.values()):
-        return AutoNormal(model)
-    return MeanField(model, *data)
+    latent = {name: site for name, site in trace.nodes.items() if is_latent(site)}
+    summed = [name for name, site in latent.items() if site["infer"].get("enumerate") == "parallel"]
+    return {name: site for name, site in latent.items() if name not in summed}, summed
+
+
+class _OneByOne:
+    """The importance-weighted bound of k particles that run one after the other."""
+
+    def __init__(self, k: int):
+        self.k = k
+
+    def __call__(self, pair: Any, *batch: Any, beta: float = 1.0) -> Estimate:
+        each = [weigh(pair, batch, 1) for _ in range(self.k)]
+        bound = torch.cat([w.log_w for w in each]).logsumexp(0) - math.log(self.k)
+        value = bound.sum() / each[0].rows
+        return Estimate(-value, value.detach())
+
+
+def _fitting(objective: Any, enumerated: bool, vectorised: bool) -> Any:
+    """The objective in the form that a model can take: enumerated sites summed out, particles one by one."""
+    if enumerated and isinstance(objective, TraceELBO):
+        objective = TraceEnumELBO(objective.num_particles)
+    if not vectorised and isinstance(objective, TraceELBO | TraceEnumELBO):
+        return replace(objective, num_particles=1)
+    return _OneByOne(objective.k) if not vectorised and isinstance(objective, IWAE) else objective
 
 
 def _made(make: Callable[..., Any], model: Any, data: tuple[Any, ...]) -> Pair:
     """The pair of a model and the guide that `make` makes for it."""
-    guide = make(model_of(model), *data)
-    return as_pair(guide) if hasattr(guide, "model") and hasattr(guide, "guide") else Pair(model_of(model), guide)
+    program = model_of(model)
+    guide = make(program, *data)
+    if hasattr(guide, "model") and hasattr(guide, "guide"):
+        return as_pair(guide, whole=True)
+    return Pair(program, guide, whole=True)
 
 
 @contextmanager
@@ -151,57 +209,3 @@ def _kept(pair: Pair) -> Iterator[None]:
             for name, parameter in pair.named_parameters().items():
                 if name in before:
                     parameter.copy_(before[name])
-
-
-def _draw(
-    pair: Pair, data: tuple[Any, ...], count: int, k: int
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:  # site -> (S, *its shape), log p (S, N), log q (S, N)
-    """Draw `count` times, each of k by lot, in chunks of bounded memory."""
-    structure = pair.structure(*data)
-    with pair.scope(), pyro.validation_enabled(False):
-        once: Any = poutine.trace(pair.guide).get_trace(*data)
-        sites = {n: s for n, s in once.nodes.items() if is_latent(s) and not s["infer"].get("is_auxiliary")}
-        width = max(
-            site["value"].numel() for site in [*sites.values(), *({"value": x} for x in data if torch.is_tensor(x))]
-        )
-        chunk = max(1, _VALUES // (width * k))
-        parts = []
-        for start in range(0, count, chunk):
-            n = min(chunk, count - start)
-            drawn = run(pair.guide, data, n * k, structure)
-            trace = run(poutine.replay(pair.model, trace=drawn), data, n * k, structure)
-            log_p, log_q = (_total(each, n * k, structure) for each in (trace, drawn))
-            values = {name: drawn.nodes[name]["value"].reshape(n * k, *s["value"].shape) for name, s in sites.items()}
-            if k > 1:
-                axes = {name: structure.dim - site["fn"].event_dim for name, site in sites.items()}
-                values, log_p, log_q = _by_lot(values, log_p, log_q, k, axes if structure.local else None)
-            parts.append((values, log_p, log_q))
-    values = {name: torch.cat([part[0][name] for part in parts]) for name in sites}
-    return values, torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts])
-
-
-def _total(trace: Any, k: int, structure: Structure) -> Tensor:
-    """Log-probability of a trace's sites for each of k draws and each unit, (k, N)."""
-    sites = [site for site in trace.nodes.values() if is_stochastic(site)]
-    layout, _ = layout_of(sites, k, structure)
-    total = torch.as_tensor(sum(per_unit(log_prob(site, layout), layout) for site in sites))
-    return total.expand(k, -1)
-
-
-def _by_lot(
-    values: dict[str, Tensor], log_p: Tensor, log_q: Tensor, k: int, axes: dict[str, int] | None
-) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Of every k draws one, by weight, each datum for itself: (S k, ...) -> (S, ...)."""
-    log_p, log_q = (each.reshape(-1, k, each.shape[1]) for each in (log_p, log_q))
-    log_w = log_p - log_q  # (S, K, N)
-    index = torch.distributions.Categorical(logits=log_w.movedim(1, -1)).sample()  # (S, N)
-    kept = {}
-    for name, value in values.items():
-        value = value.reshape(-1, k, *value.shape[1:])
-        shape = [len(index), 1, *[1] * (value.dim() - 2)]
-        if axes is not None:
-            shape[axes[name]] = index.shape[1]
-        at = index.reshape(shape).expand(-1, 1, *value.shape[2:])
-        kept[name] = value.gather(1, at).squeeze(1)
-    log_p = log_p.gather(1, index.unsqueeze(1)).squeeze(1)
-    return kept, log_p, log_p - (log_w.logsumexp(1) - math.log(k))

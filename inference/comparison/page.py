@@ -11,11 +11,12 @@ from inference.comparison.charts import Chart, legend
 from inference.comparison.learning import behind, learnt_best
 from inference.comparison.report import environment
 from inference.comparison.rows import KHAT_LIMIT, Measured
-from inference.comparison.table import QUANTITIES
+from inference.comparison.table import QUANTITIES, number
 
 __all__ = ["page"]
 
 TRACE_POINTS = 200  # of each chain that are drawn
+MOST_SUMMARISED = 24  # latents whose mean and standard deviation are written out
 MOST_KHAT = 3.0  # larger ones are drawn there
 CLASSES = {rules.TRUST: "good", rules.CARE: "care", rules.NOT: "bad"}
 
@@ -37,9 +38,11 @@ def page(result: Any) -> str:
             verdicts=[(row.engine, words[row.engine], CLASSES[words[row.engine].word]) for row in result.rows],
             lines=lines,
             facts=_facts(result, reference),
-            discrete=result.discrete,
             error=result.error,
             scatters=_scatters(result, reference.engine),
+            widths=_widths(result),
+            summary=_summary(result),
+            total=int((~result.measured[0].discrete).sum()),
             paths=_paths(result),
             traces=_traces(result),
             khats=_khats(result),
@@ -62,7 +65,8 @@ def _facts(result: Any, reference: Any) -> dict[str, str]:
     facts = {
         "data": f"{result.num_data:,}",
         "posterior means compared": f"{compared:,}" if compared == total else f"{compared:,} of {total:,}",
-        "reference": f"{reference.engine}, {'by enumeration' if reference.exact else 'sampled'}",
+        "reference": f"{reference.engine}, {f'by {reference.how}' if reference.exact else 'sampled'}",
+        "nats are": "of all data together" if reference.whole else "per datum",
     }
     return facts | result.notes
 
@@ -90,11 +94,13 @@ def _decades(values: Any) -> tuple[float, float]:
 
 
 def _scatters(result: Any, reference: str) -> list[tuple[str, Markup]]:
-    """A panel for each engine: its means against the reference's."""
-    exact = next(m for m in result.measured if m.row.is_reference).reference_mean
-    both = (-0.03, 1.03) if result.discrete else _range([exact, *(m.mean for m in result.measured)])
-    word = "P(h = s)" if result.discrete else "E[h]"
+    """A panel for each engine: its probabilities of discrete states against the reference's."""
+    discrete = result.measured[0].discrete
+    exact = result.measured[0].reference_mean[discrete]
+    both, word = (-0.03, 1.03), "P(h = s)"
     charts = []
+    if not discrete.any():
+        return charts
     for i, each in enumerate(result.measured):
         if each.row.is_reference:
             continue
@@ -109,9 +115,44 @@ def _scatters(result: Any, reference: str) -> list[tuple[str, Markup]]:
             height=310,
         )
         chart.rule([(both[0], both[0]), (both[1], both[1])])
-        chart.marks(list(zip(exact.tolist(), each.mean.tolist(), strict=True)), i, opacity=0.6)
+        chart.marks(list(zip(exact.tolist(), each.mean[discrete].tolist(), strict=True)), i, opacity=0.6)
         charts.append((name, Markup(chart.svg())))
     return charts
+
+
+def _widths(result: Any) -> list[tuple[str, Markup]]:
+    """A panel for each engine: a mark for each continuous latent, its mean's error against its relative width."""
+    at = ~result.measured[0].discrete
+    if not at.any():
+        return []
+    engines = [(i, m) for i, m in enumerate(result.measured) if not m.row.is_reference]
+    points = {}
+    for _, m in engines:
+        sd = np.maximum(m.reference_sd[at], 1e-12)
+        points[m.row.engine] = np.stack([(m.mean[at] - m.reference_mean[at]) / sd, m.sd[at] / sd], 1)
+    every = np.concatenate([*points.values(), [[-0.1, 0.9], [0.1, 1.1]]])
+    x, y = _range(every[:, 0]), _decades(np.clip(every[:, 1], 0.02, 50))
+    charts = []
+    for i, m in engines:
+        name = m.row.engine
+        chart = Chart(x, y, "error of the mean, in sds", "sd over the reference's", f"Means and widths of {name}",
+                      width=320, height=310, y_log=True)  # fmt: skip
+        chart.rule([(x[0], 1.0), (x[1], 1.0)])
+        chart.rule([(0.0, y[0]), (0.0, y[1])])
+        chart.marks([(float(a), float(max(b, y[0]))) for a, b in points[name]], i, opacity=0.7)
+        charts.append((name, Markup(chart.svg())))
+    return charts
+
+
+def _summary(result: Any) -> list[tuple[str, list[str]]]:
+    """The first continuous coordinates by name, with mean and standard deviation by each engine."""
+    at = np.flatnonzero(~result.measured[0].discrete)
+    at = sorted(at, key=lambda i: "[" in result.coordinates[i])  # scalars first; the sort keeps the rest in order
+    lines = []
+    for i in at[:MOST_SUMMARISED]:
+        exact = [f"{number(m.mean[i], 3)} ± {number(m.sd[i], 3)}" for m in result.measured]
+        lines.append((result.coordinates[i], exact))
+    return lines
 
 
 def _paths(result: Any) -> list[tuple[str, Markup]]:
@@ -153,7 +194,8 @@ def _traces(result: Any) -> list[tuple[str, Markup]]:
 
 def _khats(result: Any) -> Markup | None:
     """Sorted k-hats of the data, a mark an engine."""
-    weighed = [(i, m) for i, m in enumerate(result.measured) if m.khats is not None and np.isfinite(m.khats).any()]
+    known = [(i, m) for i, m in enumerate(result.measured) if m.khats is not None and np.isfinite(m.khats).any()]
+    weighed = [(i, m) for i, m in known if not m.row.whole]
     if not weighed:
         return None
     every = np.concatenate([m.khats for _, m in weighed])

@@ -15,10 +15,12 @@ from inference.comparison.diagnostics import ess, khat, r_hat
 from inference.comparison.moments import Moments
 from inference.types import Draws
 
-__all__ = ["KHAT_LIMIT", "Measured", "Row", "measure"]
+__all__ = ["KHAT_LIMIT", "MCSE_LIMIT", "Measured", "Row", "measure"]
 
+MCSE_LIMIT = 4.0  # |error| / MCSE: chance passes it once in 16,000 coordinates, and there are some hundred
 KHAT_LIMIT = 0.7  # above it the weights' variance cannot be trusted [vehtari2024psis], [yao2018]
 KHATS = (-1.0, 10.0)  # beyond, its size says no more: bounded weights, or a tail of one draw, PSIS's infinity
+MOST_NAMED = 3  # standard deviations that are off, by name
 POINTS = 60  # of a running error: evenly spaced in the logarithm of the draw
 
 
@@ -38,7 +40,7 @@ class Row(NamedTuple):
     error_z: float  # the largest error in units of its MCSE
     sd_error: float | None  # the largest error of a standard deviation, continuous sites, as a share
     sd_error_mcse: float | None
-    log_p_error: float  # of E[log p(x, h)], nats per datum: sees dependence that marginals do not
+    log_p_error: float  # of E[log p(x, h)], nats per unit: sees dependence that marginals do not
     log_p_mcse: float
     r_hat: float | None  # the largest over coordinates; and the smallest:
     ess_bulk: float | None
@@ -59,6 +61,10 @@ class Row(NamedTuple):
     seconds_total: float
     evaluations: int  # of log p over all data
     seconds_to_error: float | None  # after which the running error stays below the asked one
+    sds_off: tuple[tuple[str, float], ...] = ()  # the worst beyond chance: name, own over the reference's less 1
+    divergences: int | None = None  # transitions of HMC or NUTS that left their trajectory
+    whole: bool = False  # one weight for all data: nats are of all of them together, and k-hat is one number
+    how: str = "enumeration"  # of an exact engine: or quadrature
 
 
 class Measured(NamedTuple):
@@ -66,10 +72,13 @@ class Measured(NamedTuple):
 
     row: Row
     mean: np.ndarray  # (F,)
+    sd: np.ndarray  # (F,)
     reference_mean: np.ndarray  # (F,)
+    reference_sd: np.ndarray  # (F,)
+    discrete: np.ndarray  # (F,) bool
     error_path: np.ndarray  # (points, 3): draws of each chain, seconds, root mean square error of their means
     khats: np.ndarray | None  # (N,)
-    trace: np.ndarray  # (C, S) of log p(x, h), nats per datum
+    trace: np.ndarray  # (C, S) of log p(x, h), nats per unit
 
 
 def measure(
@@ -82,7 +91,9 @@ def measure(
     is_reference: bool,
     exact: bool,
     log_evidence: np.ndarray | None,  # (N,)
+    units: int,
     error: float,
+    how: str = "enumeration",
 ) -> Measured:
     """Compare one engine's draws with the reference's moments, coordinate by coordinate."""
     # a continuous site is measured in the reference's own width
@@ -94,7 +105,8 @@ def measure(
     worst = int(difference.argmax())
     z = np.divide(difference, se, out=np.zeros_like(difference), where=se > 0)
     log_p_se = 0.0 if is_reference else math.hypot(own.log_p_mcse, reference.log_p_mcse)
-    sd_error, sd_mcse = _sd_error(own, reference, table.discrete)
+    sd_error, sd_mcse, sds_off = _sd_error(own, reference, table)
+    diverging = draws.stats.get("diverging")
     path = _error_path(table.values, draws, reference, scale)
     total = draws.compile_seconds + draws.warmup_seconds + draws.seconds
     bulk, tail = _least(own.bulk), _least(ess(table.values, "tail"))
@@ -125,8 +137,13 @@ def measure(
         seconds=draws.seconds, warmup_seconds=draws.warmup_seconds, compile_seconds=draws.compile_seconds,
         seconds_total=total, evaluations=draws.evaluations,
         seconds_to_error=_stays_below(path, error),
+        sds_off=() if is_reference else sds_off,
+        divergences=None if diverging is None else int(diverging.sum()), whole=units == 1, how=how,
     )  # fmt: skip
-    return Measured(row, own.mean, reference.mean, _thinned(path), khats, draws.log_p.double().mean(-1).numpy())
+    trace = draws.log_p.double().sum(-1).numpy() / units
+    return Measured(
+        row, own.mean, own.sd, reference.mean, reference.sd, table.discrete, _thinned(path), khats, trace
+    )  # fmt: skip
 
 
 def _combined_mcse(own: Moments, reference: Moments) -> np.ndarray:
@@ -139,15 +156,19 @@ def _combined_mcse(own: Moments, reference: Moments) -> np.ndarray:
     return np.sqrt(variance / own.ess + variance / reference.ess)  # the second is 0 where the reference is exact
 
 
-def _sd_error(own: Moments, reference: Moments, discrete: np.ndarray) -> tuple[float | None, float | None]:
-    """The largest relative error of a standard deviation over continuous coordinates, with its MCSE."""
-    if discrete.all():
-        return None, None  # the mean of a 0 or 1 says its standard deviation
-    width = np.maximum(reference.sd[~discrete], 1e-12)
-    error = np.abs(own.sd[~discrete] - reference.sd[~discrete]) / width
-    mcse = np.hypot(own.sd_mcse[~discrete], reference.sd_mcse[~discrete]) / width
-    worst = int(error.argmax())
-    return float(error[worst]), float(mcse[worst])
+def _sd_error(
+    own: Moments, reference: Moments, table: Coordinates
+) -> tuple[float | None, float | None, tuple[tuple[str, float], ...]]:
+    """The largest relative error of a standard deviation, its MCSE, and the worst of those that are not chance."""
+    at = np.flatnonzero(~table.discrete)
+    if not len(at):
+        return None, None, ()  # the mean of a 0 or 1 says its standard deviation
+    width = np.maximum(reference.sd[at], 1e-12)
+    off = (own.sd[at] - reference.sd[at]) / width
+    mcse = np.hypot(own.sd_mcse[at], reference.sd_mcse[at]) / width
+    order = np.argsort(-np.abs(off))
+    named = [(table.names[at[i]], float(off[i])) for i in order if abs(off[i]) > MCSE_LIMIT * mcse[i]]
+    return float(abs(off[order[0]])), float(mcse[order[0]]), tuple(named[:MOST_NAMED])
 
 
 def _error_path(values: np.ndarray, draws: Draws, reference: Moments, scale: np.ndarray) -> np.ndarray:

@@ -8,18 +8,22 @@ sample size full however far off they are.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from inference.comparison.rows import KHAT_LIMIT, Row
+from inference.comparison.rows import KHAT_LIMIT, MCSE_LIMIT, Row
 
 __all__ = ["CARE", "NOT", "RULES", "TRUST", "Finding", "Verdict", "answer", "verdicts"]
 
 TRUST, CARE, NOT = "trust", "use with care", "do not trust"
 
-MCSE_LIMIT = 4.0  # |error| / MCSE: chance passes it once in 16,000 coordinates, and there are some hundred
 MATERIAL = 0.1  # our choice: an error of a probability, or in standard deviations, that would change a conclusion
 KHAT_SHARE = 0.05  # our choice: so few data may have a k-hat over the limit by the noise of k-hat itself
 R_HAT_LIMIT = 1.01  # vehtari2021rhat
 R_HAT_OLD_LIMIT = 1.1  # gelman1992's, which vehtari2021rhat finds too lax: over it nothing is left to doubt
+DIVERGENT_SHARE = 0.01  # our choice: of transitions; fewer are a warning, more a region that is not seen
 ESS_LIMIT = 400.0  # vehtari2021rhat: of all chains together, else R-hat and MCSE are too noisy themselves
+EXACT = {
+    "enumeration": "it enumerates every state",
+    "quadrature": "it is exact but for an integral that is done numerically",
+}
 
 
 class Finding(NamedTuple):
@@ -47,11 +51,15 @@ def means(row: Row, reference: Row) -> Finding | None:
 
 def widths(row: Row, reference: Row) -> Finding | None:
     """Standard deviations of continuous sites further from the reference's than chance allows."""
-    if row.is_reference or row.sd_error is None or row.sd_error_mcse is None:
+    if not row.sds_off:
         return None
-    if row.sd_error <= MCSE_LIMIT * row.sd_error_mcse:
-        return None
-    return Finding(NOT if row.sd_error >= MATERIAL else CARE, f"its standard deviations are off by {row.sd_error:.0%}")
+    named = [f"{at} by {abs(share):.0%}" for at, share in row.sds_off]
+    ways = {share < 0 for _, share in row.sds_off}
+    way = "off" if len(ways) > 1 else "too small" if ways == {True} else "too large"
+    if len(ways) > 1:
+        named = [f"{at} by {share:+.0%}".replace("-", "\N{MINUS SIGN}") for at, share in row.sds_off]
+    severity = NOT if max(abs(share) for _, share in row.sds_off) >= MATERIAL else CARE
+    return Finding(severity, f"its standard deviations are {way}: {', '.join(named)}")
 
 
 def joint(row: Row, reference: Row) -> Finding | None:
@@ -59,13 +67,16 @@ def joint(row: Row, reference: Row) -> Finding | None:
     if row.is_reference or abs(row.log_p_error) <= MCSE_LIMIT * row.log_p_mcse:
         return None
     off = f"{row.log_p_error:+#.2g}".rstrip(".").replace("-", "\N{MINUS SIGN}")
-    return Finding(CARE, f"E[log p(x, h)] is off by {off} nats per datum: mind what depends on what")
+    unit = "nats" if row.whole else "nats per datum"
+    return Finding(CARE, f"E[log p(x, h)] is off by {off} {unit}: mind what depends on what")
 
 
 def tails(row: Row, reference: Row) -> Finding | None:
     """Importance weights of a guide whose tail is too heavy."""
     if row.khat_max is None or row.khat_median is None or row.khat_share is None or row.khat_max <= KHAT_LIMIT:
         return None
+    if row.whole:
+        return Finding(NOT, f"k-hat is {row.khat_max:.2g}, above {KHAT_LIMIT}: its tails are not the posterior's")
     if row.khat_share > KHAT_SHARE:
         why = f"k-hat is above {KHAT_LIMIT} for {row.khat_share:.0%} of the data (median {row.khat_median:.2g})"
         return Finding(NOT, why)
@@ -79,6 +90,15 @@ def mixing(row: Row, reference: Row) -> Finding | None:
     if row.r_hat > R_HAT_OLD_LIMIT:
         return Finding(NOT, f"its chains disagree (R-hat {row.r_hat:.2f})")
     return Finding(CARE, f"its chains do not quite agree yet (R-hat {row.r_hat:.3f} > {R_HAT_LIMIT}): run them longer")
+
+
+def diverged(row: Row, reference: Row) -> Finding | None:
+    """Trajectories that left theirs: a part of the posterior that is too narrow for the step."""
+    if not row.divergences:
+        return None
+    total = row.chains * row.draws
+    why = f"{row.divergences:,} of {total:,} transitions diverged: it misses where the posterior is narrow"
+    return Finding(NOT if row.divergences > DIVERGENT_SHARE * total else CARE, why)
 
 
 def enough(row: Row, reference: Row) -> Finding | None:
@@ -103,13 +123,13 @@ def yardstick(row: Row, reference: Row) -> Finding | None:
         return None
     if row.is_reference:
         return Finding(CARE, "it is the reference, so nothing here checks it")
-    doubts = [rule(reference, reference) for rule in (tails, mixing, enough, chains)]
+    doubts = [rule(reference, reference) for rule in (tails, mixing, diverged, enough, chains)]
     if any(doubts):
         return Finding(CARE, f"the reference {reference.engine} is in doubt itself")
     return None
 
 
-RULES = (means, widths, joint, tails, mixing, enough, chains, yardstick)
+RULES = (means, widths, joint, tails, mixing, diverged, enough, chains, yardstick)
 
 
 def verdicts(rows: Sequence[Row]) -> dict[str, Verdict]:
@@ -124,7 +144,7 @@ def _verdict(row: Row, reference: Row) -> Verdict:
         agrees = (
             f"its means agree with {reference.engine}'s within {row.error_max:#.2g} ({row.error_z:.1f} MCSE at most)"
         )
-        return Verdict(TRUST, "it enumerates every state" if row.exact else agrees)
+        return Verdict(TRUST, EXACT[row.how] if row.exact else agrees)
     found.sort(key=lambda finding: finding.severity != NOT)  # the gravest first; Python's sort keeps the rest in order
     return Verdict(found[0].severity, "; ".join(finding.why for finding in found))
 

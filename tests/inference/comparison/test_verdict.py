@@ -43,9 +43,13 @@ def test_a_run_without_fault_is_trusted_with_its_error():
     [
         ({"error_z": 4.1, "error_max": 0.12}, v.NOT, "off by up to 0.12 (4.1 MCSE) at h1[3, 1]"),
         ({"error_z": 9.0, "error_max": 0.05}, v.CARE, "off by up to 0.050"),
-        ({"sd_error": 0.4, "sd_error_mcse": 0.05}, v.NOT, "standard deviations are off by 40%"),
-        ({"sd_error": 0.06, "sd_error_mcse": 0.01}, v.CARE, "standard deviations"),
+        ({"sds_off": (("tau", -0.4), ("mu", -0.2))}, v.NOT, "deviations are too small: tau by 40%, mu by 20%"),
+        ({"sds_off": (("tau", 0.06),)}, v.CARE, "deviations are too large: tau by 6%"),
+        ({"sds_off": (("tau", -0.06), ("mu", 0.05))}, v.CARE, "deviations are off: tau by −6%, mu by +5%"),
         ({"log_p_error": -0.3, "log_p_mcse": 0.05}, v.CARE, "−0.30 nats per datum"),
+        ({"log_p_error": -0.3, "log_p_mcse": 0.05, "whole": True}, v.CARE, "−0.30 nats:"),
+        ({"divergences": 3}, v.CARE, "3 of 4,000 transitions diverged"),
+        ({"divergences": 41}, v.NOT, "41 of 4,000 transitions diverged"),
         ({"r_hat": 1.02}, v.CARE, "R-hat 1.020 > 1.01"),
         ({"r_hat": 1.3}, v.NOT, "its chains disagree"),
         ({"ess_bulk": 120.0}, v.CARE, "120 effective draws"),
@@ -54,6 +58,7 @@ def test_a_run_without_fault_is_trusted_with_its_error():
         ({"chains": 1}, v.CARE, "one chain"),
         (GUIDE | {"khat_max": 1.1, "khat_share": 0.3, "khat_median": 0.5}, v.NOT, "above 0.7 for 30% of the data"),
         (GUIDE | {"khat_max": 0.9, "khat_share": 0.03}, v.CARE, "not for those"),
+        (GUIDE | {"khat_max": 0.9, "khat_share": 1.0, "whole": True}, v.NOT, "k-hat is 0.9, above 0.7"),
     ],
 )
 def test_each_rule_alone(changes, word, says):
