@@ -10,10 +10,10 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constrain
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint bench docs clean
+.PHONY: help demo test test-slow test-arviz1 lint bench docs clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1: /p' $(firstword $(MAKEFILE_LIST)) | awk -F': ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## /\1: /p' $(firstword $(MAKEFILE_LIST)) | awk -F': ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ppl-models needs Python 3.11 or newer, and $(PYTHON) is %d.%d: run make PYTHON=python3.11 (or newer)" % sys.version_info[:2])'
@@ -44,6 +44,25 @@ test: $(VENV)/.installed  ## the test suite, without the slow tests
 test-slow: $(VENV)/.installed  ## the slow tests alone
 	$(BIN)/python -m pytest -m slow
 
+# ArviZ 1.x asks for Python 3.12; the suite's own ArviZ is 0.2x, and diagnostics.py serves both
+ARVIZ1 := arviz==1.3.0 h5netcdf==1.8.2 h5py==3.16.0 matplotlib==3.11.2 pytest==9.2.0
+PYTHONS := $(PYTHON) python3.13 python3.12 $(wildcard $(HOME)/.pyenv/versions/3.1[23]*/bin/python)
+
+.venv-arviz1/.installed: Makefile
+	@found=; for python in $(PYTHONS); do \
+	    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then found="$$python"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "ArviZ 1.x needs Python 3.12 or newer, and none of $(PYTHONS) is: run make PYTHON=python3.12 test-arviz1"; \
+	    exit 1; \
+	fi; \
+	echo "Creating .venv-arviz1 with $$found ..."; "$$found" -m venv .venv-arviz1
+	@.venv-arviz1/bin/python -m pip install -qq --disable-pip-version-check $(ARVIZ1)
+	@touch $@
+
+test-arviz1: .venv-arviz1/.installed  ## the diagnostics under ArviZ 1.x, without torch
+	.venv-arviz1/bin/python -m pytest --noconftest tests/inference/comparison/test_diagnostics.py
+
 lint: $(VENV)/.installed  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -61,5 +80,5 @@ docs: $(VENV)/.installed-docs  ## the documentation, warnings as errors, and its
 	@echo "The documentation: $(CURDIR)/docs/_build/html/index.html"
 
 clean:  ## remove the environment, caches and built documentation; runs/ stays
-	rm -rf .venv .venv-ci docs/_build .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .venv .venv-ci .venv-arviz1 docs/_build .pytest_cache .ruff_cache build dist *.egg-info
 	find ppl_models inference tests benchmarks examples docs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,9 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from inference.comparison.diagnostics import save_netcdf
+from inference.comparison.diagnostics import Groups, groups, save_netcdf
 from inference.comparison.learning import behind
 from inference.comparison.page import page
 from inference.errors import RunError
@@ -31,7 +29,7 @@ def save(result: Any, out: Path) -> Path:
     try:
         temporary.mkdir()
         (temporary / "rows.json").write_text(rows_json(result))
-        save_netcdf(temporary / "comparison.nc", groups(result))
+        save_netcdf(temporary / "comparison.nc", engines(result))
         (temporary / "report.html").write_text(page(result), encoding="utf-8")
         os.replace(temporary, out)  # an empty folder may be replaced, one with files may not
     finally:
@@ -65,27 +63,12 @@ def rows_json(result: Any) -> str:
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def groups(result: Any) -> dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]]:
-    """An ArviZ group for each engine: its sites, log_p, log_q and statistics of the sampler."""
+def engines(result: Any) -> dict[str, tuple[Groups, dict[str, Any]]]:
+    """ArviZ's groups of each engine's draws, and what they cost as attributes."""
     found = {}
     for row in result.rows:
         draws: Draws = result.draws[row.engine]
-        variables = {site: _narrow(values.numpy()) for site, values in draws.values.items()}
-        extra = {"log_p": draws.log_p, "log_q": draws.log_q, **draws.stats}
-        variables |= {
-            name if name not in variables else f"{name}_": value.detach().cpu().numpy()
-            for name, value in extra.items()
-            if value is not None
-        }
         cost = {"seconds": draws.seconds, "warmup_seconds": draws.warmup_seconds}
-        found[row.engine] = (
-            variables,
-            {**cost, "compile_seconds": draws.compile_seconds, "evaluations": draws.evaluations},
-        )
+        cost |= {"compile_seconds": draws.compile_seconds, "evaluations": draws.evaluations}
+        found[row.engine] = (groups(draws), cost)
     return found
-
-
-def _narrow(values: np.ndarray) -> np.ndarray:
-    """Small whole numbers in a byte each: draws of binary units are four times smaller."""
-    small = values.size > 0 and float(np.abs(values).max()) <= 127 and np.array_equal(values, np.round(values))
-    return values.astype(np.int8) if small else values

@@ -2,11 +2,13 @@
 
 import math
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from inference.comparison.diagnostics import ess, khat, r_hat, save_netcdf
+from inference.comparison.diagnostics import ess, groups, khat, khats, r_hat, read_netcdf, save_netcdf, to_arviz
+from inference.errors import RunError
 
 
 @pytest.mark.parametrize("s2", [0.3, 0.5, 0.8])
@@ -80,21 +82,104 @@ def test_chains_that_stand_still():
     assert np.isnan(r_hat(x[:, :4])).all() and np.isnan(ess(x[:, :3])).all()
 
 
-def test_groups_are_read_back_by_arviz(tmp_path):
-    h = np.random.default_rng(6).integers(0, 2, (2, 30, 3, 5)).astype(np.int8)
-    groups = {
-        "gibbs": ({"h1": h, "log_p": np.zeros((2, 30, 3))}, {"seconds": 1.5}),
-        "guide, resampled": ({"h1": h[:1, :7]}, {}),
+def test_khats_say_where_the_guide_is_wrong():
+    """Two sites, each a normal over a narrower one (O19): k is 1 - s^2 of each, and the worse one's of both."""
+    z = np.random.default_rng(8).normal(size=(20_000, 6))
+    narrow, wide = (z[:, i : i + 3] * math.sqrt(s2) for i, s2 in ((0, 0.2), (3, 0.9)))
+    log_w = [-0.5 * v**2 + 0.5 * v**2 / s2 for v, s2 in ((narrow, 0.2), (wide, 0.9))]
+    found = khats(log_w[0] + log_w[1], {"a": log_w[0], "b": log_w[1]})
+    assert found.sites["a"].shape == found.datum.shape == (3,)
+    assert abs(found.sites["a"].mean() - 0.8) < 0.1 and abs(found.sites["b"].mean() - 0.1) < 0.1
+    assert abs(found.datum.mean() - 0.8) < 0.1
+    assert found.joint > 0.7
+    assert khats(log_w[1]).sites == {} and khats(log_w[1]).joint < 0.5
+
+
+class Drawn(NamedTuple):
+    """What an engine returns, without its tensors."""
+
+    values: dict[str, np.ndarray]
+    log_p: np.ndarray
+    log_q: np.ndarray | None = None
+    stats: dict[str, np.ndarray] = {}
+
+
+Y = np.random.default_rng(9).normal(size=30)
+
+
+def normal_mean(chains: int, draws: int, width: float = 1.0) -> tuple[Drawn, np.ndarray]:
+    """Draws of mu | y for y_n ~ N(mu, 1) and a flat prior, or from a wider guide, and log p(y_n | mu)."""
+    rng = np.random.default_rng(7)
+    sd = width / math.sqrt(len(Y))
+    mu = Y.mean() + sd * rng.normal(size=(chains, draws))
+    like = -0.5 * (Y - mu[..., None]) ** 2 - 0.5 * math.log(2 * math.pi)
+    log_p = like.sum(-1, keepdims=True)
+    log_q = (-0.5 * ((mu - Y.mean()) / sd) ** 2 - math.log(sd) - 0.5 * math.log(2 * math.pi))[..., None]
+    chain = {"diverging": np.zeros((chains, draws), bool), "acceptance": np.full((chains, draws), 0.9)}
+    twice = {"mu": mu, "h": (mu[..., None] > np.arange(3)).astype(np.int64)}
+    return Drawn(twice, log_p, None if width == 1.0 else log_q, chain if width == 1.0 else {}), like
+
+
+def exact_loo() -> float:
+    """Sum over n of log p(y_n | the others): N(mean of the others, 1 + 1 / (N - 1))."""
+    n = len(Y)
+    others = (Y.sum() - Y) / (n - 1)
+    variance = 1 + 1 / (n - 1)
+    return float((-0.5 * (Y - others) ** 2 / variance - 0.5 * math.log(2 * math.pi * variance)).sum())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("nc") / "comparison.nc"
+    nuts, like = normal_mean(4, 500)
+    guide, _ = normal_mean(1, 30, width=1.5)
+    engines = {
+        "nuts": (groups(nuts, {"y": like}, {"y": Y}), {"seconds": 1.5}),
+        "guide, resampled/20": (groups(guide), {}),
     }
-    save_netcdf(tmp_path / "x.nc", groups)
+    save_netcdf(path, engines)
+    return path, nuts, guide, like
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_loo_summary_and_plot_trace_work_on_what_we_save(saved, where):
+    path, nuts, _, like = saved
+    import matplotlib
+
+    matplotlib.use("Agg")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)
+        warnings.simplefilter("ignore")  # ArviZ's own, of matplotlib and xarray
         import arviz
-    read = arviz.from_netcdf(tmp_path / "x.nc")
-    np.testing.assert_array_equal(read["gibbs"]["h1"].values, h)
-    assert read["gibbs"]["h1"].dims == ("chain", "draw", "h1_dim_0", "h1_dim_1")
-    assert read["gibbs"].attrs["seconds"] == 1.5
-    assert read["guide, resampled"]["h1"].shape == (1, 7, 3, 5)
-    group = read["gibbs"]
-    group = group.to_dataset() if hasattr(group, "to_dataset") else group  # a node of a tree in 1.x
-    assert float(arviz.rhat(group[["h1"]])["h1"].max()) < 2
+
+        tree = to_arviz(groups(nuts, {"y": like}, {"y": Y})) if where == "memory" else read_netcdf(path, "nuts")
+        loo = arviz.loo(tree)
+        summary = arviz.summary(tree)
+        arviz.plot_trace(tree, var_names=["mu"])
+        matplotlib.pyplot.close("all")
+    elpd = float(loo.elpd if hasattr(loo, "elpd") else loo.elpd_loo)
+    assert abs(elpd - exact_loo()) < 0.05
+    assert list(summary.index) == ["mu", "h[0]", "h[1]", "h[2]"]
+    assert abs(float(summary.loc["mu", "mean"]) - Y.mean()) < 0.05
+    np.testing.assert_allclose(tree["posterior"]["mu"].values, nuts.values["mu"])
+    assert tree["posterior"]["h"].dtype == np.int8 and tree["posterior"]["h"].dims == ("chain", "draw", "h_dim_0")
+    stats = tree["sample_stats"]
+    assert {"lp", "log_p", "diverging", "acceptance_rate"} == set(stats.data_vars) and stats["diverging"].dtype == bool
+    np.testing.assert_allclose(stats["lp"].values, nuts.log_p[..., 0])
+    np.testing.assert_allclose(tree["observed_data"]["y"].values, Y)
+
+
+def test_a_guides_draws_are_saved_beside_a_chains(saved):
+    path, _, guide, _ = saved
+    tree = read_netcdf(path, "guide, resampled/20")
+    assert tree["posterior"]["mu"].shape == (1, 30)
+    stats = tree["sample_stats"]
+    log_w = (stats["log_p"] - stats["log_q"]).values.reshape(30, 1)
+    assert khat(log_w)[0] == khat((guide.log_p - guide.log_q).reshape(30, 1))[0] < 0.7
+    assert read_netcdf(path, "nuts")["posterior"].attrs["seconds"] == 1.5
+
+
+def test_what_is_not_there_is_said(saved, tmp_path):
+    with pytest.raises(RunError, match="has no draws of 'gibbs': it has those of nuts, guide, resampled_20"):
+        read_netcdf(saved[0], "gibbs")
+    with pytest.raises(RunError, match="there is no file"):
+        read_netcdf(tmp_path / "none.nc", "nuts")
