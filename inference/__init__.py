@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from inference.vi.mean_field import MeanField, mean_field_bound
     from inference.vi.objectives import IWAE, TraceELBO, TraceEnumELBO
     from inference.vi.svi import SVI
-    from inference.vi.wake_sleep import ReweightedWakeSleep
+    from inference.vi.wake_sleep import Dreaming, ReweightedWakeSleep
     from inference.weights import log_weights
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "SVI",
     "Comparison",
     "DisARM",
+    "Dreaming",
     "Exact",
     "Gibbs",
     "GibbsKernel",
@@ -79,7 +80,7 @@ _MODULES = {
     "vi.mean_field": ("MeanField", "mean_field_bound"),
     "vi.objectives": ("IWAE", "TraceELBO", "TraceEnumELBO"),
     "vi.svi": ("SVI",),
-    "vi.wake_sleep": ("ReweightedWakeSleep",),
+    "vi.wake_sleep": ("Dreaming", "ReweightedWakeSleep"),
     "weights": ("log_weights",),
 }
 

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from inference.errors import ShapeError, UnsupportedModelError
 from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic
-from inference.types import Estimate
+from inference.types import Estimate, Objective
 from inference.weights import Layout, layout_of, log_prob, per_unit, run
 
-__all__ = ["ReweightedWakeSleep", "Sleep"]
+__all__ = ["Dreaming", "ReweightedWakeSleep", "Sleep"]
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,39 @@ class Sleep:
         with pair.scope(), pyro.validation_enabled(False):
             log_q = _dream(pair, batch, structure)
         return Estimate(-log_q.mean(), log_q.detach().mean())
+
+
+@dataclass(frozen=True)
+class Dreaming:
+    """Another bound, its guide taught by dreams too: L + weight * E_p(x, h)[log q(h | x)] is what the guide climbs.
+
+    A guide that sees a fixed set of data alone memorises some of it and seeks modes; the sleep phase, on data that never
+    recur, covers. A small weight costs little of L_1 and gains at large k. The model learns from the bound alone
+    (parameters that the guide shares with it learn from both), and the bound is what is reported.
+
+    Args:
+        objective: the bound: TraceELBO(), IWAE(5).
+        weight: of the sleep phase.
+
+    Raises:
+        ShapeError: a weight that is not above 0.
+        UnsupportedModelError (when called): as the sleep phase of ReweightedWakeSleep.
+    """
+
+    objective: Objective
+    weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ShapeError(
+                f"the weight of the sleep phase is above 0, got {self.weight}: pass 0.3, or the bound alone"
+            )
+
+    def __call__(self, pair: Any, *batch: Any, beta: float = 1.0) -> Estimate:
+        """Estimate on a batch, and on as many draws of the model; `beta` is the bound's."""
+        pair = as_pair(pair)
+        estimate = self.objective(pair, *batch, beta=beta)
+        return estimate._replace(loss=estimate.loss + self.weight * Sleep()(pair, *batch).loss)
 
 
 class _Detached(Messenger):

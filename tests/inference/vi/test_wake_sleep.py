@@ -7,8 +7,9 @@ import torch
 from pyro import poutine
 from torch import nn
 
-from inference import IWAE, SVI, ReweightedWakeSleep, log_weights
+from inference import IWAE, SVI, Dreaming, ReweightedWakeSleep, TraceELBO, log_weights
 from inference.errors import ShapeError, UnsupportedModelError
+from inference.vi.wake_sleep import Sleep
 from ppl_models import SigmoidBeliefNetwork
 from tests.conftest import z_scores
 from tests.inference.oracles import LinearGaussian
@@ -233,3 +234,34 @@ class TestBadInput:
 
         with pytest.raises(UnsupportedModelError, match="auxiliary site 'u' is no site of the model"):
             ReweightedWakeSleep(2, "sleep")((model, guide), torch.zeros(3))
+
+
+class TestDreaming:
+    def test_the_gradient_is_the_bounds_and_the_sleep_phases(self):
+        """Of the same draws: the model's from the bound alone, the guide's the weighted sum."""
+        pair, x = linear(), torch.randn(3, 4)
+        parameters = [pair.w, pair.log_s, pair.q_w, pair.q_log_s]
+
+        def gradient(objectives) -> list[torch.Tensor]:
+            loss = seeded(lambda: sum(weight * objective(pair, x).loss for objective, weight in objectives))
+            found = torch.autograd.grad(loss, parameters, allow_unused=True)
+            return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+
+        both = gradient([(Dreaming(IWAE(5), 0.3), 1.0)])
+        apart = gradient([(IWAE(5), 1.0), (Sleep(), 0.3)])
+        bound = gradient([(IWAE(5), 1.0)])
+        for a, b in zip(both, apart, strict=True):
+            torch.testing.assert_close(a, b)
+        for a, b in zip(both[:2], bound[:2], strict=True):
+            torch.testing.assert_close(a, b)
+        assert not torch.allclose(both[2], bound[2])
+
+    def test_what_is_reported_is_the_bound(self):
+        pair, x = linear(), torch.randn(3, 4)
+        dreaming, bound = (seeded(lambda o=o: o(pair, x)) for o in (Dreaming(TraceELBO()), TraceELBO()))
+        assert dreaming.bound == bound.bound and dreaming.reg == bound.reg and dreaming.rec == bound.rec
+
+    @pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+    def test_a_weight_that_is_none(self, weight):
+        with pytest.raises(ShapeError, match="weight of the sleep phase is above 0"):
+            Dreaming(IWAE(5), weight)
