@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from inference.evidence.proposal import tune_guide
     from inference.mcmc.gibbs import Gibbs
     from inference.mcmc.hmc import HMC, NUTS
+    from inference.mcmc.hmc_within_gibbs import HMCWithinGibbs
     from inference.mcmc.kernel import GibbsKernel
     from inference.mcmc.learning import GibbsLearning
     from inference.pair import Pair
@@ -39,6 +40,7 @@ __all__ = [
     "GibbsKernel",
     "GibbsLearning",
     "Guided",
+    "HMCWithinGibbs",
     "MeanField",
     "Pair",
     "ReweightedWakeSleep",
@@ -71,6 +73,7 @@ _MODULES = {
     "evidence.proposal": ("tune_guide",),
     "mcmc.gibbs": ("Gibbs",),
     "mcmc.hmc": ("HMC", "NUTS"),
+    "mcmc.hmc_within_gibbs": ("HMCWithinGibbs",),
     "mcmc.kernel": ("GibbsKernel",),
     "mcmc.learning": ("GibbsLearning",),
     "pair": ("Pair",),

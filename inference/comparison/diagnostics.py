@@ -141,6 +141,8 @@ def groups(
     if draws.log_q is not None:
         stats["log_q"] = np.asarray(draws.log_q)
     stats |= {_STATS.get(name, name): np.asarray(value) for name, value in draws.stats.items()}
+    if "diverging" in stats:
+        stats["diverging"] = stats["diverging"].astype(bool)  # by which ArviZ marks draws
     found = {"posterior": {site: _narrow(np.asarray(values)) for site, values in draws.values.items()}}
     found["sample_stats"] = stats
     for name, given in (("log_likelihood", log_likelihood), ("observed_data", observed)):
@@ -195,7 +197,7 @@ def read_netcdf(path: str | Path, engine: str) -> Any:
 
 
 # ArviZ's own names of a sampler's statistics, by which its plots find them
-_STATS = {"acceptance": "acceptance_rate", "num_steps": "n_steps"}
+_STATS = {"acceptance": "acceptance_rate", "steps": "n_steps"}
 
 
 def _dataset(group: str, variables: Mapping[str, np.ndarray], attributes: Mapping[str, Any] | None) -> Any:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["StepSize", "first_step_size", "next_step_size", "scales", "windows"]
+__all__ = ["StepSize", "Warmup", "first_step_size", "next_step_size", "scales", "windows"]
 
 
 class StepSize(NamedTuple):
@@ -48,3 +48,35 @@ def scales(draws: Tensor) -> Tensor:
     """Standard deviations (N, D) of draws (W, N, D), shrunk towards 0.03 where they are few, as Stan does."""
     n = len(draws)
     return (n / (n + 5) * draws.var(0) + 1e-3 * 5 / (n + 5)).sqrt()
+
+
+class Warmup:
+    """Both of them, step after step, the scales window by window.
+
+    Args:
+        step_size: (N,) to begin with.
+        scale: (N, D) to begin with.
+        steps: of the warm-up.
+        target: the acceptance that the step size is chosen for.
+    """
+
+    def __init__(self, step_size: Tensor, scale: Tensor, steps: int, target: float):
+        self.size, self.scale, self.target = first_step_size(step_size), scale, target
+        self.ends, self.first = windows(steps), round(0.1 * steps)
+        self.draws: list[Tensor] = []  # of this window, (C, N, D) each
+        self.count = 0
+
+    def learn(self, q: Tensor, acceptance: Tensor) -> tuple[Tensor, Tensor]:
+        """Step size and scale for the next step, from where the last one led (C, N, D) and its acceptance (C, N)."""
+        self.count += 1
+        self.size = next_step_size(self.size, acceptance.mean(0), self.target)
+        if self.count > self.first:
+            self.draws.append(q)
+        if self.count in self.ends:  # other scales need another step size
+            self.scale, self.draws = scales(torch.cat(self.draws)), []
+            self.size = first_step_size(self.size.average.exp())
+        return self.size.current, self.scale
+
+    def over(self) -> Tensor:
+        """The step size to keep, averaged over the steps since the last window."""
+        return self.size.average.exp()

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from inference.errors import ShapeError
+from inference.errors import RunError, ShapeError
 from inference.mcmc import gibbs
-from inference.mcmc.adaptation import StepSize, first_step_size, next_step_size, scales, windows
+from inference.mcmc.adaptation import Warmup
 from inference.mcmc.gibbs import GibbsInfo, GibbsState
 from inference.mcmc.start import start
 from inference.mcmc.stuck import check_moves
@@ -84,7 +84,7 @@ def init(
     return HMCState(sweep, target, q, torch.full_like(scale[:, 0], step_size), scale)
 
 
-def step(state: HMCState, length: float = 2.0) -> tuple[HMCState, HMCInfo]:
+def step(state: HMCState, length: float = math.pi / 2) -> tuple[HMCState, HMCInfo]:
     """One trajectory of the continuous latents, of a random length up to twice `length`, and one sweep of the others.
 
     Raises:
@@ -143,32 +143,46 @@ class HMCWithinGibbs:
         warmup_steps: steps that are thrown away, in which step size and scales are learned.
         num_samples: S, draws kept of each chain.
         thin: steps for each draw that is kept.
-        length: of a trajectory, on average, in the posterior's own standard deviations.
-        target_acceptance: what the step size is chosen for.
+        trajectory_length: on average, in the posterior's own standard deviations.
+        target_accept: mean acceptance probability that the step size is adapted to; closer to 1, smaller steps.
         blocks: names of discrete sites that are drawn jointly.
         progress: show a bar when it takes longer than two seconds.
 
-    Raises (when called):
-        ShapeError: chains, num_samples or thin below 1, warmup_steps below 0; a length that is not positive, a target
-            acceptance outside (0, 1).
-        UnsupportedModelError: as `init` and `step`; discrete sites that single updates cannot move.
+    Raises:
+        ShapeError: chains, num_samples or thin below 1, warmup_steps below 0.
+        RunError: a trajectory_length that is not positive, a target_accept outside (0, 1).
+        UnsupportedModelError (when called): as `init` and `step`; discrete sites that single updates cannot move.
     """
 
     chains: int = 4
     warmup_steps: int = 500
     num_samples: int = 1000
     thin: int = 1
-    length: float = 2.0
-    target_acceptance: float = 0.8
+    trajectory_length: float = math.pi / 2
+    target_accept: float = 0.8
     blocks: Sequence[Sequence[str]] = ()
     progress: bool = True
 
+    def __post_init__(self) -> None:
+        for name, least in (("chains", 1), ("warmup_steps", 0), ("num_samples", 1), ("thin", 1)):
+            if getattr(self, name) < least:
+                raise ShapeError(
+                    f"{name} is at least {least}, got {name}={getattr(self, name)}: HMCWithinGibbs({name}={least})"
+                )
+        if not 0 < self.trajectory_length < math.inf:
+            raise RunError(
+                f"trajectory_length is above 0, got {self.trajectory_length}: HMCWithinGibbs(trajectory_length=1.57)"
+            )
+        if not 0 < self.target_accept < 1:
+            raise RunError(
+                f"target_accept is between 0 and 1, got {self.target_accept}: HMCWithinGibbs(target_accept=0.8)"
+            )
+
     def __call__(self, pair: object, *data: object, seed: int = 0) -> Draws:
         """Draw from the posterior of a model, or of a pair's model, given data."""
-        self._check()
         state = init(pair, *data, chains=self.chains, seed=seed, blocks=self.blocks)
         total = self.warmup_steps + self.num_samples * self.thin
-        learning = _Warmup(state, self.warmup_steps, self.target_acceptance)
+        learning = Warmup(state.step_size, state.scale, self.warmup_steps, self.target_accept)
         kept: list[dict[str, Tensor]] = []
         infos: list[HMCInfo] = []
         ever: dict[str, Tensor] = {}
@@ -177,13 +191,14 @@ class HMCWithinGibbs:
         bar = {"desc": "HMC within Gibbs", "delay": 2.0, "disable": None if self.progress else True, "leave": False}
         for i in tqdm(range(total), **bar):
             if i == self.warmup_steps:
-                state = learning.over(state)
+                state = state._replace(step_size=learning.over())
                 warm = time.perf_counter()
-            state, info = step(state, self.length)
+            state, info = step(state, self.trajectory_length)
             evaluations += info.sweep.evaluations + self.chains * (1 + info.num_steps)
             ever = {name: free | ever.get(name, free) for name, free in info.sweep.free.items()}
             if i < self.warmup_steps:
-                state = learning.learn(state, info)
+                eps, scale = learning.learn(state.q, info.acceptance)
+                state = state._replace(step_size=eps, scale=scale)
             elif (i + 1 - self.warmup_steps) % self.thin == 0:
                 kept.append(state.sweep.values)
                 infos.append(info)
@@ -198,45 +213,6 @@ class HMCWithinGibbs:
             stats=_stats(infos, float(state.step_size.mean())),
         )
 
-    def _check(self) -> None:
-        for name, least in (("chains", 1), ("warmup_steps", 0), ("num_samples", 1), ("thin", 1)):
-            if getattr(self, name) < least:
-                raise ShapeError(
-                    f"{name} is at least {least}, got {name}={getattr(self, name)}: HMCWithinGibbs({name}={least})"
-                )
-        if not 0 < self.length < math.inf:
-            raise ShapeError(f"the length of a trajectory is positive, got length={self.length}: pass length=2.0")
-        if not 0 < self.target_acceptance < 1:
-            raise ShapeError(
-                f"the target acceptance is between 0 and 1, got {self.target_acceptance}: pass target_acceptance=0.8"
-            )
-
-
-class _Warmup:
-    """Learns step size and scales, window by window."""
-
-    def __init__(self, state: HMCState, warmup_steps: int, target: float):
-        self.ends, self.target = windows(warmup_steps), target
-        self.first = round(0.1 * warmup_steps)
-        self.size: StepSize = first_step_size(state.step_size)
-        self.draws: list[Tensor] = []
-        self.count = 0
-
-    def learn(self, state: HMCState, info: HMCInfo) -> HMCState:
-        self.count += 1
-        self.size = next_step_size(self.size, info.acceptance.mean(0), self.target)
-        if self.count > self.first:
-            self.draws.append(state.q)
-        scale = state.scale
-        if self.count in self.ends:
-            scale = scales(torch.cat(self.draws))
-            self.size, self.draws = first_step_size(self.size.average.exp()), []
-        return state._replace(step_size=self.size.current, scale=scale)
-
-    def over(self, state: HMCState) -> HMCState:
-        """The average of the last window is what stays."""
-        return state._replace(step_size=self.size.average.exp()) if self.count else state
-
 
 def _stats(infos: list[HMCInfo], step_size: float) -> dict[str, Tensor]:
     """(C, S) each, over units: the mean acceptance, whether any diverged, the total energy."""
@@ -250,6 +226,6 @@ def _stats(infos: list[HMCInfo], step_size: float) -> dict[str, Tensor]:
         "diverging": each([info.diverging.any(1) for info in infos]),
         "energy": each([info.energy.sum(1) for info in infos]),
         "step_size": torch.full_like(moved, step_size),
-        "num_steps": each([torch.full_like(info.sweep.moved, info.num_steps) for info in infos]),
+        "steps": each([torch.full_like(info.sweep.moved, info.num_steps) for info in infos]),
         "moved": moved,
     }
