@@ -88,14 +88,18 @@ _PLACES = ("dtype", "layout", "device", "pin_memory", "memory_format", "non_bloc
 
 
 def _fold(graph: fx.GraphModule) -> tuple[dict[fx.Node, Any], list[fx.Node]]:
-    """The values of nodes that hang on no input, where others read them, and the other nodes in order."""
+    """Of the nodes that the result needs: the values of those that hang on no input, and the others in order."""
+    needed: set[fx.Node] = set()
+    for node in reversed(graph.graph.nodes):
+        if node.op == "output" or node in needed:
+            needed.update(node.all_input_nodes)
     known: dict[fx.Node, Any] = {}
     steps: list[fx.Node] = []
     with torch.no_grad():
         for node in graph.graph.nodes:
             if node.op == "get_attr":
                 known[node] = _attribute(graph, str(node.target))
-            elif node.op == "call_function":
+            elif node.op == "call_function" and node in needed:
                 if all(arg in known for arg in node.all_input_nodes):
                     args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
                     known[node] = node.target(*args, **kwargs)  # type: ignore[operator]

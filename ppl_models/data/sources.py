@@ -43,7 +43,8 @@ _AMAT_GZ = {
 # The sha256 of mnist are those of the canonical files, whose md5 are the published ones; those of
 # fashion_mnist, binarized_mnist (.amat), omniglot (.zip) and cifar10 (.tar.gz) are in
 # tensorflow_datasets/url_checksums. The md5 of caltech101_silhouettes is in google-deepmind's dm_nevis; no
-# sha256 of it is published. The .amat.gz and .bin.xz are repackings for a local folder, without a URL.
+# sha256 of it is published. Those of posteriordb [magnusson2025] are of the files as its repository held them
+# in 2026. The .amat.gz and .bin.xz are repackings for a local folder, without a URL.
 FILES: dict[str, Source] = {
     **_published(
         "mnist",
@@ -99,6 +100,34 @@ FILES: dict[str, Source] = {
         {
             "data_batch_1.bin.xz": "7854ef2eb3bf1c9f426c079ccd35bea5dda80aca65679f9af02698fb449811b1",
             "test_batch_first1000.bin.xz": "1508cd774b288c812b8e9ca984d118812cb2ffa7e41264475c2cb11551b4bd80",
+        },
+    ),
+    **_published(
+        "posteriordb/data",
+        "https://github.com/stan-dev/posteriordb/raw/master/posterior_database/data/data/",
+        {
+            "arK.json.zip": "6f2acbacb04655927bfc9173c42e51fc330bf08c6184242a62b7e39c22abe410",
+            "earnings.json.zip": "06a67aa61a99d59aee057486dae51ffad6b4f887e7f8f17733739cf893af312f",
+            "eight_schools.json.zip": "8e37cc01fe05b0e1779255e9bd386261f3d61daf7f75f02f72f38cdc9750531c",
+            "gp_pois_regr.json.zip": "9aaaa9d5694b74e2aefa6d0bd2f0a48637fcb4d455a74b33985e58154f285da9",
+            "kidiq.json.zip": "16d341a99ec8178231eab660d8fda084a44145f6a241daf35276d0192d13b92d",
+            "low_dim_gauss_mix.json.zip": "9b5ea284321417a7816b0426a0c96788a6824e6ceb4ec4ecd89493779720b8f9",
+            "mesquite.json.zip": "ec9db3a2e390892473e6172d76386ba9b26c3633a9682532eb34217189dcb0ac",
+            "sblrc.json.zip": "81990278b8762ac79244afcd470861560c7b28e34e411ce6da814e6f632a1b81",
+        },
+    ),
+    **_published(
+        "posteriordb/draws",
+        "https://github.com/stan-dev/posteriordb/raw/master/posterior_database/reference_posteriors/draws/draws/",
+        {
+            "arK-arK.json.zip": "7ddb947e6c1ac5380f9c1e1fa101833a1236ef03de30f2cf5ece7b5b71841530",
+            "earnings-logearn_height_male.json.zip": "9a19f3bc043903c58ea4a2713f79b1d5af93d59ebf572f95f6c0e4d0a351d4a0",
+            "eight_schools-eight_schools_noncentered.json.zip": "0858641e630c877103dba2b78beaf6bc1f39435fc43d2894c4dff5d609c7a264",  # noqa: E501
+            "gp_pois_regr-gp_regr.json.zip": "df89f5011d9518b06c95a631c258ce03f4818b78deb40ed069cfd1d70074c8bb",
+            "kidiq-kidscore_momiq.json.zip": "ee5deb23bf2dad804393c682b308da720825f9b099c37d774526c3a5a590e8d7",
+            "low_dim_gauss_mix-low_dim_gauss_mix.json.zip": "422de750b20aef29c7b86f6bfa88dd9759050b6ffeb3588c004d6a4861c1e776",  # noqa: E501
+            "mesquite-logmesquite_logvolume.json.zip": "cdd09ec3d81effe763ba71eb7e37f437e099924feefea151dd5233472768d091",  # noqa: E501
+            "sblrc-blr.json.zip": "44f876cf35a038fcd1fd13fb19bbadf04b4308618ad41390050ae8b014a4592d",
         },
     ),
 }
