@@ -114,8 +114,8 @@ class Sleep:
 class Dreaming:
     """Another bound, its guide taught by dreams too: L + weight * E_p(x, h)[log q(h | x)] is what the guide climbs.
 
-    A guide that sees a fixed set of data alone memorises some of it and seeks modes; the sleep phase, on data that never
-    recur, covers. A small weight costs little of L_1 and gains at large k. The model learns from the bound alone
+    A guide that sees a fixed set of data alone memorises some of it, and seeks modes; the sleep phase, on data that
+    never recur, covers. A small weight costs little of L_1 and gains at large k. The model learns from the bound alone
     (parameters that the guide shares with it learn from both), and the bound is what is reported.
 
     Args:
@@ -124,7 +124,8 @@ class Dreaming:
 
     Raises:
         ShapeError: a weight that is not above 0.
-        UnsupportedModelError (when called): as the sleep phase of ReweightedWakeSleep.
+        UnsupportedModelError: an objective that learns itself (NVIL()): SVI would not see it in here; when called, as
+            the sleep phase of ReweightedWakeSleep.
     """
 
     objective: Objective
@@ -134,6 +135,11 @@ class Dreaming:
         if not 0 < self.weight < math.inf:
             raise ShapeError(
                 f"the weight of the sleep phase is above 0, got {self.weight}: pass 0.3, or the bound alone"
+            )
+        if isinstance(self.objective, torch.nn.Module):
+            raise UnsupportedModelError(
+                f"{type(self.objective).__name__} has parameters of its own, which would not learn: "
+                "take TraceELBO() or IWAE(k)"
             )
 
     def __call__(self, pair: Any, *batch: Any, beta: float = 1.0) -> Estimate:

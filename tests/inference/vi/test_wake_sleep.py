@@ -7,7 +7,7 @@ import torch
 from pyro import poutine
 from torch import nn
 
-from inference import IWAE, SVI, Dreaming, ReweightedWakeSleep, TraceELBO, log_weights
+from inference import IWAE, NVIL, SVI, Dreaming, ReweightedWakeSleep, TraceELBO, log_weights
 from inference.errors import ShapeError, UnsupportedModelError
 from inference.vi.wake_sleep import Sleep
 from ppl_models import SigmoidBeliefNetwork
@@ -265,3 +265,7 @@ class TestDreaming:
     def test_a_weight_that_is_none(self, weight):
         with pytest.raises(ShapeError, match="weight of the sleep phase is above 0"):
             Dreaming(IWAE(5), weight)
+
+    def test_an_objective_that_learns(self):
+        with pytest.raises(UnsupportedModelError, match="NVIL has parameters of its own"):
+            Dreaming(NVIL())
