@@ -28,7 +28,8 @@ class Recorded:
     """A function as a graph of ATen operations: call it like the function, or `pure` with all that it reads.
 
     Attributes:
-        graph: inputs (*argument tensors, *captured, *noise), outputs the tensors of fn's result, flat.
+        graph: inputs (*argument tensors, *captured, *noise), outputs the tensors of fn's result, flat; a GraphModule as
+            recorded, any callable once compiled.
         captured: what fn reads from outside, the very tensors (a Parameter stays one).
         noise: no inputs, outputs the random numbers of one run.
         draws_inside: random operations on computed values (a Categorical's draw) stay in the graph, so that it still
@@ -36,7 +37,7 @@ class Recorded:
     """
 
     def __init__(
-        self, graph: fx.GraphModule, noise: fx.GraphModule, captured: tuple[Tensor, ...], draws_inside: bool,
+        self, graph: Any, noise: fx.GraphModule, captured: tuple[Tensor, ...], draws_inside: bool,
         constants: list[Any], out_spec: Any, out_constants: list[Any],
     ):  # fmt: skip
         self.graph, self.noise, self.captured, self.draws_inside = graph, noise, captured, draws_inside
@@ -49,6 +50,12 @@ class Recorded:
     def pure(self, args: tuple[Any, ...], captured: tuple[Tensor, ...], noise: tuple[Tensor, ...]) -> Any:
         """The result as a function of everything that it depends on."""
         return self.unflatten(self.graph(*self.inputs(args), *captured, *noise))
+
+    def with_graph(self, graph: Callable[..., Any]) -> "Recorded":
+        """The same function by another graph, or by compiled code, of the same inputs and outputs."""
+        return Recorded(
+            graph, self.noise, self.captured, self.draws_inside, self._constants, self._out_spec, self._out_constants
+        )
 
     def draw(self) -> tuple[Tensor, ...]:
         """The random numbers of one run, from torch's generator."""

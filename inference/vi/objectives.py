@@ -132,7 +132,7 @@ class IWAE:
         if self.gradient == "dreg":
             return self._dreg(pair, batch, beta)
         w = weigh(pair, batch, self.k)
-        log_w = w.log_w if beta == 1.0 else w.reg * beta + w.rec
+        log_w = w.log_w if isinstance(beta, float) and beta == 1.0 else w.reg * beta + w.rec
         bound = log_w.logsumexp(0) - math.log(self.k)
         surrogate = bound
         if w.score is not None:
@@ -177,7 +177,7 @@ class IWAE:
                 guide_trace = run(poutine.replay(pair.guide, trace=drawn), batch, self.k, structure)
             model_trace = run(poutine.replay(pair.model, trace=drawn), batch, self.k, structure)
             w = weigh_traces(model_trace, guide_trace, self.k, structure)
-        log_w = w.log_w if beta == 1.0 else w.reg * beta + w.rec
+        log_w = w.log_w if isinstance(beta, float) and beta == 1.0 else w.reg * beta + w.rec
         v = log_w.detach().softmax(0)
         normalised.append(v)
         bound = log_w.detach().logsumexp(0) - math.log(self.k)
