@@ -1,0 +1,181 @@
+"""A pair's log joint of each datum on unconstrained, whitened coordinates, with its gradient: what HMC moves on.
+
+    g(y) = log p(x, z) + log |dz / dy|,    z = T(m + s y)
+
+T maps real numbers to each site's support; m and s are the moments of draws of the guide (or of the prior), datum by
+datum. So the normal N(0, I) in y is near the posterior where the guide is, and one step size fits all coordinates.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+from torch.distributions import biject_to
+from torch.distributions.transforms import IndependentTransform, identity_transform
+
+from inference.errors import ShapeError, UnsupportedModelError
+from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic
+from inference.weights import PARTICLES, Layout, layout_of, log_prob, per_unit
+
+__all__ = ["Density", "read_density"]
+
+LEAST_SD = 1e-4  # of a coordinate that a guide holds still
+
+
+class Latent(NamedTuple):
+    """A latent site in unconstrained coordinates."""
+
+    transform: Any  # None: the site is unconstrained
+    rest: tuple[int, ...]  # of one datum: inner plates and event
+    axis: int  # of the data plate in the whole value, negative
+    ones: int  # dims of size one that Pyro puts between particles and the site's own plates
+
+    @property
+    def size(self) -> int:
+        """Numbers of one datum."""
+        return torch.Size(self.rest).numel()
+
+
+class Density:
+    """g of K particles of N data at once; `read_density` makes one. To be used inside `running()`."""
+
+    def __init__(self, pair: Pair, data: tuple[Any, ...], latents: dict[str, Latent], layout: Layout):
+        self.pair, self.data, self.latents, self.layout = pair, data, latents, layout
+        self.sizes = [latent.size for latent in latents.values()]
+        self.mean: Any = 0.0  # (N, F)
+        self.sd: Any = 1.0  # (N, F)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Within it the programs run without checks and dropout, and parameters take no gradient."""
+        asked = [p for p in self.pair.named_parameters().values() if p.requires_grad]
+        with ExitStack() as stack:
+            for context in (self.pair.scope(), pyro.validation_enabled(False), self.pair.evaluating()):
+                stack.enter_context(context)
+            for parameter in asked:
+                parameter.requires_grad_(False)  # else every gradient would be that of the weights, too
+            try:
+                yield
+            finally:
+                for parameter in asked:
+                    parameter.requires_grad_(True)
+
+    def whiten(self, start: str, draws: int) -> None:
+        """Set m and s to the moments of draws of the "guide" or the "prior"; uses the current RNG."""
+        z = self.drawn(self.pair.guide if start == "guide" else self.pair.model, draws)
+        self.mean, self.sd = z.mean(0), z.std(0).clamp(min=LEAST_SD)
+
+    @torch.no_grad()
+    def drawn(self, program: Any, draws: int) -> Tensor:
+        """Unconstrained draws (K, N, F) of a program."""
+        with pyro.plate(PARTICLES, draws, dim=self.layout.particles):
+            trace: Any = poutine.trace(program).get_trace(*self.data)
+        return self.unconstrained({name: trace.nodes[name]["value"] for name in self.latents})
+
+    def unconstrained(self, values: dict[str, Tensor]) -> Tensor:
+        """The sites' values, (K, *their dims) each, as one tensor (K, N, F) of m + s y."""
+        parts = []
+        for name, latent in self.latents.items():
+            value = values[name]
+            real = value if latent.transform is None else latent.transform.inv(value)
+            parts.append(real.movedim(latent.axis, 1).reshape(len(real), -1, latent.size))
+        return torch.cat(parts, -1)
+
+    def repeated(self, values: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+        """One value of each site, (*its dims), as that of K particles."""
+        return {
+            name: values[name].expand(k, *(1,) * latent.ones, *values[name].shape)
+            for name, latent in self.latents.items()
+        }
+
+    def whitened(self, values: dict[str, Tensor]) -> Tensor:
+        """The sites' values as y (K, N, F)."""
+        return (self.unconstrained(values) - self.mean) / self.sd
+
+    def values(self, y: Tensor) -> dict[str, Tensor]:
+        """The sites' values with the data's dim second: (K, N, *the rest of a datum) each."""
+        return {name: value.movedim(self.latents[name].axis, 1) for name, value in self.sites(y)[0].items()}
+
+    def sites(self, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The sites' values, (K, *their dims) each, and log |dz / dy| (K or 1, N), at y (K, N, F)."""
+        values, log_det = {}, torch.log(self.sd).sum(-1).unsqueeze(0)
+        for (name, latent), part in zip(
+            self.latents.items(), (self.mean + self.sd * y).split(self.sizes, -1), strict=True
+        ):
+            real = part.reshape(len(y), part.shape[1], *(1,) * latent.ones, *latent.rest)
+            real = real.movedim(1, latent.axis)
+            values[name] = real if latent.transform is None else latent.transform(real)
+            if latent.transform is not None:
+                term = latent.transform.log_abs_det_jacobian(real, values[name])
+                log_det = log_det + per_unit(term, self.layout)
+        return values, log_det
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """The value of g (K, N) in nats at y (K, N, F)."""
+        values, total = self.sites(y)
+        with pyro.plate(PARTICLES, len(y), dim=self.layout.particles):
+            trace: Any = poutine.trace(poutine.condition(self.pair.model, data=values)).get_trace(*self.data)
+        for site in trace.nodes.values():
+            if is_stochastic(site):
+                total = total + per_unit(log_prob(site, self.layout), self.layout)
+        return total
+
+    def value_and_grad(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The value of g (K, N) in nats and its gradient (K, N, F) at y (K, N, F)."""
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            value = self(y)
+            (grad,) = torch.autograd.grad(value.sum(), y)
+        return value.detach(), grad
+
+
+def read_density(pair: Any, data: tuple[Any, ...]) -> Density:
+    """The `Density` of a pair on some rows of data, not whitened yet; the caller's RNG is left as it was.
+
+    Raises:
+        ShapeError: a latent outside the data plate.
+        UnsupportedModelError: a discrete latent; a support without a bijection or one that moves with another latent.
+    """
+    pair = as_pair(pair)
+    structure = pair.structure(*data)
+    if not structure.local:
+        raise ShapeError("a latent site lies outside the data plate, so no datum has an evidence of its own")
+    with torch.random.fork_rng(), torch.no_grad(), pair.scope(), pyro.validation_enabled(False), pair.evaluating():
+        traces: list[Any] = [poutine.trace(pair.model).get_trace(*data) for _ in range(2)]
+    sites = {name: site for name, site in traces[0].nodes.items() if is_stochastic(site)}
+    layout, _ = layout_of(sites.values(), 2, structure)
+    latents = {name: _latent(site, traces[1].nodes[name], structure) for name, site in sites.items() if is_latent(site)}
+    return Density(pair, data, latents, layout)
+
+
+def _latent(site: dict[str, Any], again: dict[str, Any], structure: Structure) -> Latent:
+    name, fn, value = site["name"], site["fn"], site["value"]
+    if fn.support.is_discrete:
+        raise UnsupportedModelError(
+            f"'{name}' is discrete, and Hamiltonian Monte Carlo moves on real numbers: layers of binary units (a "
+            "sigmoid belief network) are annealed by Gibbs sampling, all else takes log_marginal(pair, x, k)"
+        )
+    try:
+        transform, other = biject_to(fn.support), biject_to(again["fn"].support)
+    except NotImplementedError:
+        raise UnsupportedModelError(
+            f"the support of '{name}', {fn.support}, has no bijection from the real numbers: use log_marginal()"
+        ) from None
+    real = transform.inv(value)
+    if not torch.equal(real, other.inv(value)):
+        raise UnsupportedModelError(
+            f"the support of '{name}' moves with another latent: write it as a function of a site of fixed support"
+        )
+    event = real.dim() - len(fn.batch_shape)
+    axis = structure.dim - event
+    rest = list(real.shape)
+    del rest[axis]
+    inner = transform
+    while isinstance(inner, IndependentTransform):
+        inner = inner.base_transform
+    plain = inner is identity_transform or inner == identity_transform
+    return Latent(None if plain else transform, tuple(rest), axis, structure.nesting - len(fn.batch_shape))
