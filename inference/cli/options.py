@@ -6,9 +6,9 @@ from typing import Annotated
 from typer import Option
 
 __all__ = [
-    "AdamEps", "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Data", "Device",
-    "Devices", "Epochs", "KlWarmup", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed", "Strategy", "Tensorboard",
-    "Threads", "WeightDecay",
+    "AdamEps", "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Compile", "Data",
+    "Device", "Devices", "Epochs", "KlWarmup", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed", "Strategy",
+    "Tensorboard", "Threads", "WeightDecay",
 ]  # fmt: skip
 
 Data = Annotated[str, Option(help="a name from `ppl data`, or a .npy, .npz or folder of images")]
@@ -28,6 +28,7 @@ Patience = Annotated[int | None, Option(help="stop after so many epochs without 
 Device = Annotated[str, Option(help="cpu, cuda or auto")]
 Devices = Annotated[int, Option(help="processes, one a device")]
 Strategy = Annotated[str, Option(help="of several processes: auto or ddp")]
+Compile = Annotated[str, Option(help="compile the step: auto (once the run is long enough to pay for it), on or off")]
 Precision = Annotated[str, Option(help="32-true or bf16-mixed")]
 Threads = Annotated[int, Option(help="CPU threads; 0 leaves torch its own choice")]
 CheckpointEpochs = Annotated[int, Option(help="a checkpoint after so many epochs")]

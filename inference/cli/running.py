@@ -22,6 +22,7 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
     from inference.training.fit import Saving, fit, linear
     from inference.vi.objectives import TraceELBO
     from inference.vi.svi import SVI
+    from inference.vi.wake_sleep import Dreaming
     from ppl_models import data as datasets
 
     check(run)
@@ -38,6 +39,10 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
         train_set, held_out = datasets.hold_out(train_set, 0.1, run.seed)
     model = run.build(mean=train_set.x.mean(0))
     batches = datasets.Batches(train_set.x, run.batch_size, binarize=run.binarize == "dynamic")
+    before = [(TraceELBO(), run.elbo_epochs * len(batches))]
+    if run.dream_epochs:
+        before.append((objective, (run.epochs - run.elbo_epochs - run.dream_epochs) * len(batches)))
+        objective = Dreaming(objective)
     svi = SVI(
         model,
         objective,
@@ -46,8 +51,8 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
         ),
         clip_norm=run.clip_norm,
         kl_warmup_steps=run.kl_warmup * len(batches),
-        warmup=TraceELBO(),
-        warmup_steps=run.elbo_epochs * len(batches),
+        before=before,
+        compile={"auto": "auto", "on": True, "off": False}[run.compile],
     )
     with nullcontext() if resume or not fabric.is_global_zero else _claimed(out):
         if fabric.is_global_zero:
@@ -72,14 +77,22 @@ def check(run: Any) -> None:
     """Refuse numbers that would fail only later, in the middle of a run."""
     if not (0 < run.lr < float("inf") and 0 < run.lr_final < float("inf")):
         raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
+    if run.compile not in ("auto", "on", "off"):
+        raise RunError(f"--compile is auto, on or off, got {run.compile}")
     least = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
-    least |= dict.fromkeys(("checkpoint_minutes", "kl_warmup", "weight_decay", "adam_eps", "elbo_epochs"), 0)
+    least |= dict.fromkeys(("checkpoint_minutes", "kl_warmup", "weight_decay", "adam_eps"), 0)
+    least |= dict.fromkeys(("elbo_epochs", "dream_epochs"), 0)
     for name, bound in least.items():
         value = getattr(run, name)
         if value is not None and not value >= bound:
             raise RunError(f"--{name.replace('_', '-')} is at least {bound}, got {value}: raise it or leave it out")
     if run.elbo_epochs and run.objective == "elbo":
         raise RunError("--elbo-epochs come before another objective: add --objective iwae, or leave it out")
+    if run.elbo_epochs + run.dream_epochs > run.epochs:
+        raise RunError(
+            f"{run.elbo_epochs} --elbo-epochs and {run.dream_epochs} --dream-epochs are more than {run.epochs} epochs: "
+            "raise --epochs or lower the others"
+        )
     if run.clip_norm is not None and not run.clip_norm > 0:
         raise RunError(f"--clip-norm is above 0, got {run.clip_norm}: raise it or leave it out")
 

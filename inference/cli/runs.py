@@ -46,8 +46,10 @@ class Run:
     clip_norm: float | None = None
     kl_warmup: int = 0
     elbo_epochs: int = 0
+    dream_epochs: int = 0
     patience: int | None = None
     precision: str = "32-true"
+    compile: str = "auto"
     threads: int = 0
     checkpoint_epochs: int = 1
     checkpoint_minutes: float = 10.0
@@ -72,7 +74,8 @@ class Run:
         words = words.get(self.objective, self.objective)
         words += f", k = {self.k}" if self.k > 1 else ""
         words += ", doubly reparameterised gradient" if self.objective == "iwae" and self.gradient == "dreg" else ""
-        return words + (f", after {self.elbo_epochs} epochs of the ELBO" if self.elbo_epochs else "")
+        words += f", after {self.elbo_epochs} epochs of the ELBO" if self.elbo_epochs else ""
+        return words + (f", guide taught by dreams in the last {self.dream_epochs} epochs" if self.dream_epochs else "")
 
     @property
     def variant(self) -> str:

@@ -1,15 +1,21 @@
 """Stochastic variational inference: one step is a bound, its gradient, and an ordinary torch.optim update.
 
+The bound and its gradient come from the Pyro program or, in a run that is long enough, from compiled code that was
+recorded of it (`inference.capture`).
+
 Nothing of Pyro's global parameter store is touched: a pair's parameters are its modules' and those of its own store.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from inference.capture.compiled import CompiledSteps
 from inference.diagnose import nonfinite_site
 from inference.errors import CheckpointError, NonFiniteError, RunError
 from inference.pair import as_pair
@@ -40,8 +46,11 @@ class SVI:
             parameters appear only when they run: autoguides, `pyro.param`.
         clip_norm: the gradient's largest norm, if any.
         kl_warmup_steps: steps over which the weight of L_reg rises from 0 to 1 [sonderby2016].
-        warmup: another objective for the first `warmup_steps` steps: the ELBO, cheaper by a factor near k, in front of
-            IWAE(k).
+        compile: "auto" compiles the step once a run is long enough to pay for it, some 3000 steps; True at the first
+            step; False never. Random numbers stay those of the program, results agree to rounding; what cannot be
+            compiled runs as it is, with one warning that says why (`docs/capture.md`).
+        before: other objectives in front of it, each for its number of steps: `[(TraceELBO(), 5000)]`, the ELBO,
+            cheaper by a factor near k, in front of IWAE(k). One that is an nn.Module is saved as "before0.", ...
 
     Raises:
         RunError (at the first step): the pair has no parameter, or the optimiser misses one that appeared in a run or
@@ -56,13 +65,15 @@ class SVI:
         *,
         clip_norm: float | None = None,
         kl_warmup_steps: int = 0,
-        warmup: Objective | None = None,
-        warmup_steps: int = 0,
+        before: Sequence[tuple[Objective, int]] = (),
+        compile: bool | str = "auto",
     ):
+        if compile not in ("auto", True, False):
+            raise RunError(f"compile is 'auto', True or False, got {compile!r}: leave it out")
         self.pair = as_pair(pair)
         self.objective = objective
         self.clip_norm, self.kl_warmup_steps = clip_norm, kl_warmup_steps
-        self.warmup, self.warmup_steps = warmup, warmup_steps if warmup is not None else 0
+        self.before = tuple(before)
         self.steps = 0
         self.optimizers: Sequence[Optimizer] = [optimizer] if isinstance(optimizer, Optimizer) else []
         self._make_optimizer = None if isinstance(optimizer, Optimizer) else optimizer
@@ -71,6 +82,8 @@ class SVI:
         self._autocast: Callable[[], Any] = nullcontext
         self._fabric: Any = None
         self._ready = False
+        self._compile = compile
+        self._compiled: CompiledSteps | None = None
 
     def setup(self, fabric: Any) -> None:
         """Take the device, precision and processes of a Lightning Fabric."""
@@ -105,20 +118,31 @@ class SVI:
         if self._fabric is not None and self._fabric.world_size > 1:
             buffers = {p + n: b for p, part in self._learners().items() for n, b in part.named_buffers()}
             self._run = self._fabric.setup_module(self._bound.adopt(parameters, buffers))
+        elif self._compile is not False:
+            buffers = [*self.pair.named_buffers().values()]
+            buffers += [b for part in self._learners().values() for b in part.buffers()]
+            self._compiled = CompiledSteps(self._value, list(parameters.values()), buffers, self._compile is True)
         self._ready = True
 
     def step(self, *batch: Any) -> SVIInfo:
         """One update; raises NonFiniteError, the parameters untouched, where the bound is NaN or infinite."""
         if not self._ready:
             self.init(*batch)
-        with self._autocast():
-            loss, bound, reg, rec = self._run(*batch)
-        if bound.device.type == "cpu" and not bool(torch.isfinite(loss)):
+        fast = None if self._compiled is None else self._compiled(batch, self.beta, self._phase)
+        if fast is None:
+            with self._autocast():
+                loss, bound, reg, rec = self._run(*batch)
+        else:
+            loss, bound, reg, rec = fast.estimate
+        if bound.device.type == "cpu" and not math.isfinite(loss.item()):
             where = nonfinite_site(self.pair, batch)
             raise NonFiniteError(f"the loss is {float(loss.detach())} at step {self.steps + 1}{where}")
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if fast is None:
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        else:
+            fast.give_gradients()
         for optimizer in self.optimizers:
             if self.clip_norm is not None:
                 parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -132,6 +156,22 @@ class SVI:
         """The weight of L_reg at the coming step."""
         return 1.0 if self.kl_warmup_steps == 0 else min(1.0, (self.steps + 1) / self.kl_warmup_steps)
 
+    @property
+    def current(self) -> Objective:
+        """The objective of the coming step."""
+        return [*(objective for objective, _ in self.before), self.objective][self._phase]
+
+    @property
+    def _phase(self) -> int:
+        """Which objective's turn it is: those in front are counted from 0."""
+        ends = accumulate(steps for _, steps in self.before)
+        return sum(self.steps >= end for end in ends)
+
+    def _value(self, *batch: Any, beta: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        with self._autocast():
+            estimate = self.current(self.pair, *batch, beta=beta)
+        return estimate.loss, estimate.bound, estimate.reg, estimate.rec
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Parameters, buffers and optimiser, named; the objective's too, where it has any."""
         tensors = {f"parameter.{name}": p.detach() for name, p in self.pair.named_parameters().items()}
@@ -139,7 +179,8 @@ class SVI:
         for prefix, part in self._learners().items():
             tensors |= {prefix + name: value for name, value in part.state_dict().items()}
         packed, groups = flatten_optimizer(self.optimizers)
-        return tensors | packed, {"steps": self.steps, "optimizers": groups}
+        seen = {} if self._compiled is None else self._compiled.seen
+        return tensors | packed, {"steps": self.steps, "optimizers": groups, "kinds": dict(seen)}
 
     def load_state(self, tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
         """Take up a state in place; `init` must have run where parameters are lazy."""
@@ -157,15 +198,18 @@ class SVI:
             raise CheckpointError("the checkpoint holds no optimiser of this kind: train anew, or load only the model")
         unflatten_optimizer(self.optimizers, tensors, meta["optimizers"])
         self.steps = meta["steps"]
+        if self._compiled is not None:
+            self._compiled.seen = dict(meta.get("kinds", {}))
 
     def _learners(self) -> dict[str, nn.Module]:
         """Objectives that have parameters or running means of their own, by the prefix of their names."""
-        parts = {"objective.": self.objective, "warmup.": self.warmup}
+        parts: dict[str, Any] = {"objective.": self.objective}
+        parts |= {f"before{i}.": objective for i, (objective, _) in enumerate(self.before)}
         return {prefix: part for prefix, part in parts.items() if isinstance(part, nn.Module)}
 
 
 def _is_of_objective(name: str) -> bool:
-    return name.startswith(("objective.", "warmup."))
+    return name.startswith(("objective.", "before"))
 
 
 class _Bound(nn.Module):
@@ -184,6 +228,5 @@ class _Bound(nn.Module):
 
     def forward(self, *batch: Any) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         svi = self.__dict__["svi"]
-        objective = svi.warmup if svi.steps < svi.warmup_steps else svi.objective
-        estimate = objective(svi.pair, *batch, beta=svi.beta)
+        estimate = svi.current(svi.pair, *batch, beta=svi.beta)
         return estimate.loss, estimate.bound, estimate.reg, estimate.rec
