@@ -1,4 +1,4 @@
-"""`ppl evaluate`: the bound on log p(x) of a trained run's test images, for several k at once."""
+"""`ppl evaluate`: bounds on log p(x) of a trained run's test images, for several k at once, and by annealing."""
 
 import json
 import time
@@ -22,6 +22,10 @@ def evaluate(
     dreams: Annotated[
         int, typer.Option(help="first teach a copy of the guide on so many batches of the model's own draws")
     ] = 0,
+    ais: Annotated[
+        int, typer.Option(help="annealed importance sampling as well, in so many steps: 500, for example")
+    ] = 0,
+    chains: Annotated[int, typer.Option(help="with --ais: chains of each image")] = 8,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
     against: Annotated[Path | None, typer.Option(help="an evaluated run to compare with, image by image")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print evaluation.json instead of the table")] = False,
@@ -31,12 +35,14 @@ def evaluate(
     from rich.console import Console
     from rich.progress import Progress
 
+    from inference.cli.annealed import annealed
     from inference.cli.page import write_page
     from inference.cli.paired import paired, save_bounds
     from inference.cli.running import integers, make_fabric
     from inference.cli.runs import load_model, open_run, test_rows
     from inference.comparison.diagnostics import khat
     from inference.errors import RunError
+    from inference.evidence.ais import AIS
     from inference.evidence.importance import active_units, bound_per_datum, importance_weights, summarise
     from inference.evidence.proposal import tune_guide
     from inference.training.checkpoint import write_text
@@ -53,6 +59,9 @@ def evaluate(
     fabric.to_device(pair.owner)
     if dreams < 0:
         raise RunError(f"--dreams is at least 0, got {dreams}: pass for example --dreams 8000")
+    if ais < 0:
+        raise RunError(f"--ais is at least 0, got {ais}: pass for example --ais 500")
+    annealing = AIS(steps=ais, chains=chains) if ais else None
     start, cpu = time.perf_counter(), time.process_time()
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -84,6 +93,7 @@ def evaluate(
         "seed": seed,
         "dreams": dreams,
         "rows": rows,
+        "ais": None,
         "active_units": active,
         "units": units,
         "khat_median": rows[-1]["khat"],
@@ -91,7 +101,10 @@ def evaluate(
         "seconds": round(time.perf_counter() - start, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
     }
-    save_bounds(run_dir, bounds)
+    per_image: dict[int | str, torch.Tensor] = {**bounds}
+    if annealing is not None:
+        result["ais"], per_image["ais"] = annealed(proposal, test.x.to(fabric.device), bounds, annealing, seed)
+    save_bounds(run_dir, per_image)
     if against is not None:
         result["against"] = paired(result, bounds, against)
     write_text(run_dir / "evaluation.json", json.dumps(result, indent=1, allow_nan=False, default=str) + "\n")
@@ -106,6 +119,8 @@ def evaluate(
 def _table(result: dict) -> None:
     from rich.console import Console
     from rich.table import Table
+
+    from inference.cli.annealed import words
 
     table = Table(title=f"{result['data']}: bound on log p(x), nats per image (seed {result['seed']})")
     for heading in ("k", "L_k", "standard error", "images"):
@@ -122,6 +137,8 @@ def _table(result: dict) -> None:
     if result["khat_median"] is not None:
         share = result["khat_above_0.7"]
         console.print(f"Pareto k-hat: median {result['khat_median']:.2f}, above 0.7 for {share:.0%} of the images")
+    for line in [] if result["ais"] is None else words(result["ais"]):
+        console.print(line, soft_wrap=True, highlight=False)
     if "against" in result:
         other = result["against"]
         console.print(

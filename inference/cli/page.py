@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inference.cli.annealed import words
 from inference.cli.runs import Run, load_model, open_run, read_metrics, test_rows
 from inference.comparison.figures import image_grid, png_bytes
 from inference.comparison.report import write_run
@@ -33,6 +34,7 @@ def write_page(out: Path, device: str) -> Path:
     if result is not None:
         rows = [dict(row) for row in result["rows"]]
         rows[-1] |= {"active_units": result["active_units"], "units": result["units"], "data": result["data"]}
+        rows[-1]["ais"] = None if result.get("ais") is None else words(result["ais"])
     history = read_metrics(out)
     last = history[-1] if history else {}
     config = {name: value for name, value in run.__dict__.items()}

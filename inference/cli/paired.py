@@ -19,8 +19,8 @@ __all__ = ["paired", "save_bounds"]
 BOUNDS = "evaluation.safetensors"
 
 
-def save_bounds(run_dir: Path, bounds: dict[int, Tensor]) -> None:
-    """Keep each image's bounds: L_k (N,) for every k."""
+def save_bounds(run_dir: Path, bounds: dict[int | str, Tensor]) -> None:
+    """Keep each image's bounds: L_k (N,) for every k, and "ais" where there is one."""
     save(run_dir / BOUNDS, {str(k): values for k, values in bounds.items()}, {})
 
 
