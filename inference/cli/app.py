@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 __all__ = ["app", "guarded", "main", "train_app"]
 
@@ -14,7 +15,16 @@ _STYLE: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pre
 app = typer.Typer(
     help="Deep directed generative models: train, evaluate, sample. `--debug` shows tracebacks.", **_STYLE
 )
-train_app = typer.Typer(help="Train a model on a data set, or go on with a run.", add_completion=False)
+
+
+class _Models(TyperGroup):
+    """A sub-command a model; `FILE.py:CLASS` in its place names one of the user's own."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, ["own", *args] if ".py:" in args[0] else args)
+
+
+train_app = typer.Typer(cls=_Models, help="Train a model on a data set, or go on with a run.", add_completion=False)
 app.add_typer(train_app, name="train")
 
 _debug = False
@@ -58,6 +68,7 @@ def main() -> None:
     _debug = "--debug" in sys.argv
     if _debug:
         sys.argv.remove("--debug")
-    from inference.cli import compare, data, evaluate, sample, train  # noqa: F401  (each registers its command)
+    # each registers its command
+    from inference.cli import compare, data, evaluate, sample, train, train_own  # noqa: F401
 
     app()

@@ -24,9 +24,13 @@ def train(
     if resume is not None:
         from inference.cli.running import start
         from inference.cli.runs import open_run
+        from inference.cli.train_own import is_own_run, resume_own
 
         if context.invoked_subcommand is not None:
             raise RunError(f"--resume goes on with a run and takes no model: `ppl train --resume {resume}` alone")
+        if is_own_run(resume):
+            resume_own(resume, epochs)
+            return
         run = open_run(resume)
         run.epochs = run.epochs if epochs is None else epochs
         start(run, resume, device=device, resume=True)
@@ -44,6 +48,10 @@ def vae(
     objective: Annotated[str, typer.Option(help="elbo or iwae")] = "elbo",
     k: Annotated[int | None, typer.Option(help="samples per datum: 1 for elbo, 5 for iwae")] = None,
     elbo_epochs: Annotated[int, typer.Option(help="with iwae: train so many epochs on the ELBO first")] = 0,
+    dream_epochs: Annotated[
+        int | None,
+        typer.Option(help="last epochs whose guide learns from the model's own draws too; a tenth by default"),
+    ] = None,
     gradient: Annotated[str, typer.Option(help="of iwae: dreg, plain, or auto: dreg unless there is dropout")] = "auto",
     z_dim: Annotated[int, typer.Option(help="latent dimensions")] = 50,
     hidden: Annotated[
@@ -68,6 +76,7 @@ def vae(
     devices: o.Devices = 1,
     strategy: o.Strategy = "auto",
     precision: o.Precision = "32-true",
+    compile: o.Compile = "auto",
     threads: o.Threads = 0,
     checkpoint_epochs: o.CheckpointEpochs = 1,
     checkpoint_minutes: o.CheckpointMinutes = 10.0,
@@ -77,6 +86,8 @@ def vae(
     from inference.cli.running import integers, start
     from inference.cli.runs import Run
 
+    if dream_epochs is None:
+        dream_epochs = max(0, min(epochs // 10, epochs - elbo_epochs))
     run = Run(
         model="vae",
         options={
@@ -85,9 +96,10 @@ def vae(
         },
         data=data, binarize=binarize, objective=objective,
         k=(5 if objective == "iwae" else 1) if k is None else k,
-        elbo_epochs=elbo_epochs, gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
+        elbo_epochs=elbo_epochs, dream_epochs=dream_epochs,
+        gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
         seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm, kl_warmup=kl_warmup,
-        patience=patience, precision=precision, threads=threads,
+        patience=patience, precision=precision, compile=compile, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
     )  # fmt: skip
     start(run, out, device=device, devices=devices, strategy=strategy)
@@ -119,6 +131,7 @@ def sbn(
     device: o.Device = "auto",
     devices: o.Devices = 1,
     strategy: o.Strategy = "auto",
+    compile: o.Compile = "auto",
     threads: o.Threads = 0,
     checkpoint_epochs: o.CheckpointEpochs = 1,
     checkpoint_minutes: o.CheckpointMinutes = 10.0,
@@ -136,7 +149,7 @@ def sbn(
         data=data, binarize=binarize, objective=objective,
         k=(1 if objective in ("nvil", "disarm") else 5) if k is None else k, gradient="plain", epochs=epochs,
         batch_size=batch_size, lr=lr, lr_final=lr_final, seed=seed, weight_decay=weight_decay, adam_eps=adam_eps,
-        clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience, threads=threads,
+        clip_norm=clip_norm, kl_warmup=kl_warmup, patience=patience, compile=compile, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
     )  # fmt: skip
     start(run, out, device=device, devices=devices, strategy=strategy)

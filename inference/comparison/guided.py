@@ -108,7 +108,7 @@ class Guided:
         for parameter in rest:
             parameter.requires_grad_(False)
         try:
-            svi = SVI(pair, objective, lambda parameters: torch.optim.Adam(parameters, self.lr))
+            svi = SVI(pair, objective, lambda parameters: torch.optim.Adam(parameters, self.lr), compile=False)
             for step in range(self.steps):
                 svi.init(*data)
                 share = max(step / self.steps, (time.perf_counter() - start) / seconds)

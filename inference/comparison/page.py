@@ -17,6 +17,7 @@ __all__ = ["page"]
 
 TRACE_POINTS = 200  # of each chain that are drawn
 MOST_SUMMARISED = 24  # latents whose mean and standard deviation are written out
+MOST_WIDTH = 4.0  # times the reference's: wider ones are drawn there
 MOST_KHAT = 3.0  # larger ones are drawn there
 CLASSES = {rules.TRUST: "good", rules.CARE: "care", rules.NOT: "bad"}
 
@@ -41,6 +42,7 @@ def page(result: Any) -> str:
             error=result.error,
             scatters=_scatters(result, reference.engine),
             widths=_widths(result),
+            columns=_columns(len(result.rows) - 1),
             summary=_summary(result),
             total=int((~result.measured[0].discrete).sum()),
             paths=_paths(result),
@@ -65,10 +67,15 @@ def _facts(result: Any, reference: Any) -> dict[str, str]:
     facts = {
         "data": f"{result.num_data:,}",
         "posterior means compared": f"{compared:,}" if compared == total else f"{compared:,} of {total:,}",
-        "reference": f"{reference.engine}, {f'by {reference.how}' if reference.exact else 'sampled'}",
+        "reference": f"{reference.engine}, {f'exact by {reference.how}' if reference.exact else 'sampled'}",
         "nats are": "of all data together" if reference.whole else "per datum",
     }
     return facts | result.notes
+
+
+def _columns(panels: int) -> int:
+    """Panels side by side on a desk, at most four, with no short last row where that can be."""
+    return max(1, min(panels, 4)) if panels != 5 and panels != 6 else 3
 
 
 def _swatches(names: Sequence[str]) -> dict[str, Markup]:
@@ -131,15 +138,15 @@ def _widths(result: Any) -> list[tuple[str, Markup]]:
         sd = np.maximum(m.reference_sd[at], 1e-12)
         points[m.row.engine] = np.stack([(m.mean[at] - m.reference_mean[at]) / sd, m.sd[at] / sd], 1)
     every = np.concatenate([*points.values(), [[-0.1, 0.9], [0.1, 1.1]]])
-    x, y = _range(every[:, 0]), _decades(np.clip(every[:, 1], 0.02, 50))
+    x, y = _range(every[:, 0]), _range(every[:, 1].clip(0, MOST_WIDTH))
     charts = []
     for i, m in engines:
         name = m.row.engine
         chart = Chart(x, y, "error of the mean, in sds", "sd over the reference's", f"Means and widths of {name}",
-                      width=320, height=310, y_log=True)  # fmt: skip
+                      width=320, height=310)  # fmt: skip
         chart.rule([(x[0], 1.0), (x[1], 1.0)])
         chart.rule([(0.0, y[0]), (0.0, y[1])])
-        chart.marks([(float(a), float(max(b, y[0]))) for a, b in points[name]], i, opacity=0.7)
+        chart.marks([(float(a), float(min(b, MOST_WIDTH))) for a, b in points[name]], i, opacity=0.7)
         charts.append((name, Markup(chart.svg())))
     return charts
 
@@ -150,8 +157,9 @@ def _summary(result: Any) -> list[tuple[str, list[str]]]:
     at = sorted(at, key=lambda i: "[" in result.coordinates[i])  # scalars first; the sort keeps the rest in order
     lines = []
     for i in at[:MOST_SUMMARISED]:
-        exact = [f"{number(m.mean[i], 3)} ± {number(m.sd[i], 3)}" for m in result.measured]
-        lines.append((result.coordinates[i], exact))
+        each = [(m.reference_mean[i], m.reference_sd[i]) if m.row.is_reference else (m.mean[i], m.sd[i])
+                for m in result.measured]  # fmt: skip
+        lines.append((result.coordinates[i], [f"{number(mean, 3)} ± {number(sd, 3)}" for mean, sd in each]))
     return lines
 
 

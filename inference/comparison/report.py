@@ -29,6 +29,7 @@ def write_run(
     history: Sequence[Mapping[str, Any]],
     evaluation: Sequence[Mapping[str, Any]] | None = None,
     images: Sequence[tuple[str, str, bytes]] = (),
+    noun: str = "images",
 ) -> None:
     """Render a run as one self-contained page at `path`, written atomically.
 
@@ -39,8 +40,9 @@ def write_run(
         nats per datum, loss = -(L_reg + L_rec), L_reg = -KL(q || p); `valid` has the sign of `loss`. Seconds
         count from the start of the run.
     evaluation: one mapping for each k with `k`, `mean` and `se` (nats), `images`, and perhaps `khat`,
-        `active_units`, `units`, `data`.
+        `active_units`, `units`, `data`, `ais` (sentences).
     images: (heading, caption, PNG bytes).
+    noun: what a datum is, in the plural; a run of images can be evaluated by `ppl evaluate`.
     """
     path = Path(path)
     settings = dict(config)
@@ -56,7 +58,8 @@ def write_run(
             charts=_charts(history),
             has_parts=any(row.get("reg") is not None for row in history),
             rows=rows,
-            facts={key: _last(rows, key) for key in ("active_units", "units", "data", "khat")},
+            noun=noun,
+            facts={key: _last(rows, key) for key in ("active_units", "units", "data", "khat", "ais")},
             khat_limit=KHAT_LIMIT,
             evaluate=f"ppl evaluate {shlex.quote(str(path.parent))} --k 1,5,50,5000",
             settings=_flatten(settings),

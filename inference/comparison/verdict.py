@@ -97,7 +97,7 @@ def diverged(row: Row, reference: Row) -> Finding | None:
     if not row.divergences:
         return None
     total = row.chains * row.draws
-    why = f"{row.divergences:,} of {total:,} transitions diverged: it misses where the posterior is narrow"
+    why = f"{row.divergences:,} of {total:,} transitions diverged: it may miss where the posterior is narrow"
     return Finding(NOT if row.divergences > DIVERGENT_SHARE * total else CARE, why)
 
 

@@ -16,6 +16,8 @@ from ppl_models.classic.latent import (
 )
 from ppl_models.classic.regression import autoregression, gaussian_process, linear_regression, logistic_regression
 from ppl_models.classic.schools import (
+    MU_SD,
+    TAU_SCALE,
     SchoolsPosterior,
     eight_schools,
     eight_schools_centred,
@@ -24,6 +26,8 @@ from ppl_models.classic.schools import (
 )
 
 __all__ = [
+    "MU_SD",
+    "TAU_SCALE",
     "EXAMPLES",
     "Example",
     "OrderedNormal",

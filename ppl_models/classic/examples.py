@@ -53,10 +53,10 @@ def function_data(n: int = 25, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def mixture_data(n: int = 200, seed: int = 0) -> tuple[Tensor]:
-    """Draws y (n,) of two overlapping normals, w = (0.4, 0.6), mu = (-1, 2), sigma = (1, 0.8)."""
+    """Draws y (n,) of two overlapping normals, w = (0.4, 0.6), mu = (-1.5, 1.5), sigma = (0.9, 0.7)."""
     g = torch.Generator().manual_seed(seed)
     z = (torch.rand(n, generator=g) < 0.6).long()
-    mu, sigma = torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 0.8])
+    mu, sigma = torch.tensor([-1.5, 1.5]), torch.tensor([0.9, 0.7])
     return (mu[z] + sigma[z] * torch.randn(n, generator=g),)
 
 
