@@ -201,6 +201,18 @@ def test_iwae_after_epochs_on_the_elbo(ppl):
     assert "after 1 epochs of the ELBO" in Path("run/report.html").read_text()
 
 
+def test_the_last_tenth_teaches_the_guide_on_dreams(ppl):
+    words = "--data digits --epochs 10 --seed 3"
+    for more in ("", "--dream-epochs 0"):
+        assert ppl(*TRAIN, *words.split(), *more.split(), "--out", f"run{more[-1:]}").code == 0
+    default, without = (
+        [json.loads(line)["loss"] for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+        for run in ("run", "run0")
+    )
+    assert default[:9] == without[:9] and default[9] != without[9]
+    assert "guide taught by dreams in the last 1 epochs" in Path("run/report.html").read_text()
+
+
 @pytest.mark.parametrize(
     "more", ["--hidden 12", "--hidden 12,6 --objective rws --guide-hidden 8", "--hidden 12 --objective nvil"]
 )
@@ -266,6 +278,8 @@ OPTIONS = {
     "checkpoint minutes": ("--checkpoint-minutes -1", "--checkpoint-minutes is at least 0, got -1.0: "),
     "kl warm-up": ("--kl-warmup -1", "--kl-warmup is at least 0, got -1: "),
     "elbo epochs": ("--objective iwae --elbo-epochs -1", "--elbo-epochs is at least 0, got -1: "),
+    "dream epochs": ("--dream-epochs -1", "--dream-epochs is at least 0, got -1: "),
+    "more than all epochs": ("--epochs 3 --dream-epochs 4", "4 --dream-epochs are more than 3 epochs: raise --epochs"),
     "elbo before elbo": ("--elbo-epochs 3", "--elbo-epochs come before another objective: add --objective iwae"),
     "weight decay": ("--weight-decay -1", "--weight-decay is at least 0, got -1.0: "),
     "input dropout": ("--input-dropout 1", r"input_dropout is a share in \[0, 1\), got 1.0: "),

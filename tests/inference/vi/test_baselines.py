@@ -72,13 +72,13 @@ class TestRuns:
 
     def test_it_may_also_come_first(self):
         sbn, x = SigmoidBeliefNetwork((64, 8)), torch.zeros(5, 64)
-        svi = SVI(sbn, IWAE(2), lambda p: Adam(p, 1e-2), warmup=NVIL(hidden=3), warmup_steps=2)
+        svi = SVI(sbn, IWAE(2), lambda p: Adam(p, 1e-2), before=[(NVIL(hidden=3), 2)])
         for _ in range(4):
             svi.step(x)
-        again = SVI(sbn, IWAE(2), lambda p: Adam(p, 1e-2), warmup=NVIL(hidden=3), warmup_steps=2)
+        again = SVI(sbn, IWAE(2), lambda p: Adam(p, 1e-2), before=[(NVIL(hidden=3), 2)])
         again.init(x)
         again.load_state(*svi.state())
-        assert torch.equal(again.state()[0]["warmup.mean"], svi.state()[0]["warmup.mean"])
+        assert torch.equal(again.state()[0]["before0.mean"], svi.state()[0]["before0.mean"])
 
     def test_making_the_baseline_leaves_the_callers_rng(self):
         state = torch.get_rng_state()

@@ -1,6 +1,5 @@
-"""SVI's own options: the objective that comes first, and where it ends."""
+"""SVI's own options: the objectives that come first, and where each ends."""
 
-import pytest
 import torch
 from torch.optim import Adam
 
@@ -19,16 +18,16 @@ class Spy:
         return self.objective(pair, *batch, beta=beta)
 
 
-def stepper(first, then, warmup_steps=3):
+def stepper(first, then, steps=3):
     torch.manual_seed(0)
     vae = VAE(6, z_dim=2, hidden=(4,))
-    return SVI(vae, then, Adam(vae.parameters(), 1e-2), warmup=first, warmup_steps=warmup_steps)
+    return SVI(vae, then, Adam(vae.parameters(), 1e-2), before=[(first, steps)])
 
 
 X = torch.bernoulli(torch.full((5, 6), 0.5), generator=torch.Generator().manual_seed(0))
 
 
-def test_the_warmup_objective_comes_first_and_ends():
+def test_another_objective_comes_first_and_ends():
     first, then = Spy(TraceELBO()), Spy(IWAE(5))
     svi = stepper(first, then)
     seen = []
@@ -38,15 +37,22 @@ def test_the_warmup_objective_comes_first_and_ends():
     assert seen == [(1, 0), (2, 0), (3, 0), (3, 1), (3, 2)]
 
 
-@pytest.mark.parametrize("warmup_steps", [0, 3])
-def test_without_a_warmup_objective_there_is_none(warmup_steps):
-    then = Spy(IWAE(5))
-    svi = stepper(None, then, warmup_steps)
-    svi.step(X)
-    assert then.calls == 1
+def test_no_steps_of_another_objective_are_none():
+    first, then = Spy(TraceELBO()), Spy(IWAE(5))
+    stepper(first, then, 0).step(X)
+    assert (first.calls, then.calls) == (0, 1)
 
 
-def test_a_resumed_run_knows_where_the_warmup_ended():
+def test_several_objectives_come_in_turn():
+    spies = [Spy(TraceELBO()), Spy(IWAE(2)), Spy(IWAE(5))]
+    svi = stepper(None, spies[2])
+    svi.before = ((spies[0], 2), (spies[1], 1))
+    for _ in range(5):
+        svi.step(X)
+    assert [spy.calls for spy in spies] == [2, 1, 2]
+
+
+def test_a_resumed_run_knows_where_the_first_objective_ended():
     svi = stepper(TraceELBO(), IWAE(5))
     for _ in range(4):
         svi.step(X)
