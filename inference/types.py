@@ -112,6 +112,7 @@ class Draws(NamedTuple):
     compile_seconds: float = 0.0
     evaluations: int = 0  # of log p over all data, those of the warm-up included
     stats: dict[str, Tensor] = {}  # (C, S) each: acceptance, divergences, ...
+    log_likelihood: dict[str, Tensor] = {}  # observed site -> (C, S, N) log p(x_n | h), where `compare` has added it
 
 
 class Engine(Protocol):

@@ -5,7 +5,7 @@ result.save("runs/sbn")          # report.html, comparison.nc, rows.json
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import torch
 from inference.comparison.completion import Sites, complete, read_sites
 from inference.comparison.coordinates import tabulate
 from inference.comparison.learning import Curve
+from inference.comparison.likelihood import log_likelihood
 from inference.comparison.moments import drawn_moments, reference_moments
 from inference.comparison.rows import Measured, Row, measure
 from inference.comparison.verdict import Verdict, answer, verdicts
@@ -120,6 +121,8 @@ def compare(
             found = _checked(name, engine(model, *data, seed=seed), shapes, sites)
             with _running(model):
                 found = complete(model_of(model), data, found, sites, seed)
+                with suppress(UnsupportedModelError):  # a comparison does not need it; ArviZ's loo does
+                    found = found._replace(log_likelihood=log_likelihood(model_of(model), found, *data))
             draws[name] = found._replace(values={site: found.values[site].detach().cpu() for site in shapes})
     posterior = _posterior(engines[reference], model, data)
     tables = tabulate(draws, list(shapes), posterior)

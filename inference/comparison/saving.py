@@ -70,5 +70,5 @@ def engines(result: Any) -> dict[str, tuple[Groups, dict[str, Any]]]:
         draws: Draws = result.draws[row.engine]
         cost = {"seconds": draws.seconds, "warmup_seconds": draws.warmup_seconds}
         cost |= {"compile_seconds": draws.compile_seconds, "evaluations": draws.evaluations}
-        found[row.engine] = (groups(draws), cost)
+        found[row.engine] = (groups(draws, draws.log_likelihood), cost)
     return found
