@@ -92,8 +92,12 @@ class CompiledSteps:
         if wanted == "eager":
             return None
         args = (batch, 1.0 if beta == 1.0 else torch.tensor(beta))
+        is_new = name not in self._kinds or (wanted == "compiled" and not self._kinds[name].is_compiled)
+        if is_new:
+            with self._untouched():
+                self._joint(*args)  # what happens only once happens now, and what is wrong with the program is said
         try:
-            if name not in self._kinds or (wanted == "compiled" and not self._kinds[name].is_compiled):
+            if is_new:
                 self._kinds[name] = self._make(args, wanted == "compiled")
             elif count % _CHECK == 0:
                 self._compare(self._kinds[name].program, args)
@@ -110,7 +114,6 @@ class CompiledSteps:
 
     def _make(self, args: tuple[Any, Any], compile_it: bool) -> _Kind:
         with self._untouched():
-            self._joint(*args)  # whatever happens only once, happens now
             known = record(self._joint, *args)
         self._compare(known, args)
         return _Kind(known, compiled(known, *args) if compile_it else rewritten(known), compile_it)
@@ -150,11 +153,13 @@ class CompiledSteps:
     @contextmanager
     def _untouched(self) -> Iterator[None]:
         kept = [buffer.detach().clone() for buffer in self.buffers]
-        with torch.random.fork_rng():
-            yield
-        with torch.no_grad():
-            for buffer, value in zip(self.buffers, kept, strict=True):
-                buffer.copy_(value)
+        try:
+            with torch.random.fork_rng():
+                yield
+        finally:
+            with torch.no_grad():
+                for buffer, value in zip(self.buffers, kept, strict=True):
+                    buffer.copy_(value)
 
 
 def describe(batch: tuple[Any, ...]) -> str:

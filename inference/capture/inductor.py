@@ -4,6 +4,7 @@ The graph is what torch.compile would ask dynamo for; Pyro's messages break that
 numbers stay inputs, or torch's own operations where they cannot be: compiled and recorded runs see the same numbers.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -32,15 +33,21 @@ def compiled(recorded: Recorded, *args: Any) -> Recorded:
     Raises:
         Exception: whatever the compiler raises; without a C++ compiler `torch._inductor.exc.InvalidCxxCompiler`.
     """
+    with warnings.catch_warnings():  # what torch says of its own parts is nothing that a user could act on
+        warnings.simplefilter("ignore")
+        return _compile(recorded, args)
+
+
+def _compile(recorded: Recorded, args: tuple[Any, ...]) -> Recorded:
     import torch._inductor as inductor
     from torch._inductor import config
 
     fast = rewritten(recorded)
-    inputs: list[Any] = [t.detach() for t in (*fast.inputs(args), *fast.captured, *fast.draw())]
-    cuda = any(t.is_cuda for t in inputs)
-    options = {"fallback_random": True, "triton.cudagraphs": cuda and not fast.draws_inside}
-    with torch.no_grad(), torch.random.fork_rng(), config.patch(options), _products_as_they_are():
-        code: Any = inductor.compile(fast.graph, inputs)
+    with torch.no_grad(), torch.random.fork_rng(), _products_as_they_are():
+        inputs: list[Any] = [t.detach() for t in (*fast.inputs(args), *fast.captured, *fast.draw())]
+        cuda = any(t.is_cuda for t in inputs)
+        with config.patch({"fallback_random": True, "triton.cudagraphs": cuda and not fast.draws_inside}):
+            code: Any = inductor.compile(fast.graph, inputs)
     return fast.with_graph(code)
 
 
