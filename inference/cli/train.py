@@ -47,7 +47,9 @@ def vae(
     out: o.Out,
     objective: Annotated[str, typer.Option(help="elbo or iwae")] = "elbo",
     k: Annotated[int | None, typer.Option(help="samples per datum: 1 for elbo, 5 for iwae")] = None,
-    elbo_epochs: Annotated[int, typer.Option(help="with iwae: train so many epochs on the ELBO first")] = 0,
+    elbo_epochs: Annotated[
+        int | None, typer.Option(help="with iwae: epochs on the ELBO first; half of all by default")
+    ] = None,
     dream_epochs: Annotated[
         int | None,
         typer.Option(help="last epochs whose guide learns from the model's own draws too; a tenth by default"),
@@ -62,7 +64,7 @@ def vae(
     conv: Annotated[bool, typer.Option(help="convolutional networks; --hidden CHANNELS,UNITS")] = False,
     input_dropout: Annotated[float, typer.Option(help="share of pixels hidden from the encoder in training")] = 0.0,
     binarize: o.Binarize = "auto",
-    epochs: o.Epochs = 450,
+    epochs: o.Epochs = 560,
     batch_size: o.BatchSize = 100,
     lr: o.Lr = 3e-3,
     lr_final: o.LrFinal = 3e-5,
@@ -86,6 +88,8 @@ def vae(
     from inference.cli.running import integers, start
     from inference.cli.runs import Run
 
+    if elbo_epochs is None:
+        elbo_epochs = epochs // 2 if objective == "iwae" else 0
     if dream_epochs is None:
         dream_epochs = max(0, min(epochs // 10, epochs - elbo_epochs))
     run = Run(
