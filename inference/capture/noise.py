@@ -35,6 +35,8 @@ def lift_noise(module: fx.GraphModule) -> tuple[fx.GraphModule, bool]:
     drawn: list[fx.Node] = []
     left = False
     for node in graph.nodes:
+        if node.op == "get_attr":  # a literal
+            twins[node] = noise.node_copy(node)
         if node.op != "call_function" or left:
             continue
         random = _is_random(node)
