@@ -60,8 +60,13 @@ def test_optional_and_heavy_packages_have_one_door():
     doors = {
         "arviz": {"inference/comparison/diagnostics.py"},
         "arviz_stats": {"inference/comparison/diagnostics.py"},
-        "jax": {"inference/capture/to_jax.py", "inference/capture/jax_ops.py", "inference/mcmc/hmc_numpyro.py"},
-        "numpyro": {"inference/mcmc/hmc_numpyro.py"},
+        "jax": {
+            "inference/capture/to_jax.py",
+            "inference/capture/jax_ops.py",
+            "inference/mcmc/hmc_numpyro.py",
+            "inference/mcmc/hmc_warmup.py",
+        },
+        "numpyro": {"inference/mcmc/hmc_numpyro.py", "inference/mcmc/hmc_warmup.py"},
     }
     for package, allowed in doors.items():
         for path in [*files("inference"), *files("ppl_models")]:

@@ -67,7 +67,7 @@ def _clamp(x: Array, min: Any = None, max: Any = None) -> Array:
 
 
 def _var(x: Array, dim: Any = None, *, correction: float = 1, keepdim: bool = False) -> Array:
-    return jnp.var(x, axis=_dims(x, dim), ddof=1 if correction is None else correction, keepdims=keepdim)
+    return jnp.var(x, axis=_dims(x, dim), ddof=1 if correction is None else int(correction), keepdims=keepdim)
 
 
 def _softplus(x: Array, beta: float = 1, threshold: float = 20) -> Array:

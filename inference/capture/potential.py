@@ -11,14 +11,16 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.infer.mcmc.util import TraceEinsumEvaluator
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
+from torch.distributions.transforms import ComposeTransform, IndependentTransform
 
 from inference.errors import RunError, UnsupportedModelError
 from inference.pair import Pair, as_pair, is_latent, is_stochastic
@@ -46,6 +48,7 @@ class Potential:
     like: Tensor  # dtype and device of the latents
     contexts: tuple[Callable[[], Any], ...] = ()  # to run the program in: its parameters, its modules evaluating
     nesting: int | None = None  # depth of the plates, where sites are enumerated
+    moving: bool = False  # a support depends on other latents, so that T is known within the program alone
 
     @property
     def size(self) -> int:
@@ -54,34 +57,37 @@ class Potential:
 
     def __call__(self, u: Tensor) -> Tensor:
         """U (), nats, of u (D,)."""
-        values, log_det = self.constrain(u)
-        return -self.log_joint(values) - log_det
+        trace, push = self._run(u)
+        if self.nesting is None:
+            return -trace.log_prob_sum() - push.log_det
+        return -TraceEinsumEvaluator(trace, True, self.nesting).log_prob(trace) - push.log_det
 
     def constrain(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """The values T(u) of u (..., D), and log |dT/du| (...)."""
-        values: dict[str, Tensor] = {}
-        log_det: Any = 0.0
+        """The values T(u), (*lead, *site shape) each, of u (*lead, D), and log |dT/du| (*lead)."""
         lead = u.shape[:-1]
+        if self.moving:  # a run of the program for each state
+            runs = [self._run(row)[1] for row in u.reshape(-1, self.size)]
+            values = {
+                site.name: torch.stack([run.values[site.name] for run in runs]).reshape(*lead, *site.shape)
+                for site in self.latents
+            }
+            return values, torch.stack([run.log_det for run in runs]).reshape(lead)
+        values, log_det = {}, u.new_zeros(lead)
         for site in self.latents:
             free = u[..., site.at].reshape((*lead, *site.free))
             values[site.name] = value = site.transform(free)
-            log_det = log_det + site.transform.log_abs_det_jacobian(free, value).reshape((*lead, -1)).sum(-1)
+            if not _is_identity(site.transform):
+                log_det = log_det + site.transform.log_abs_det_jacobian(free, value).reshape((*lead, -1)).sum(-1)
         return values, log_det
 
-    def unconstrain(self, values: dict[str, Tensor]) -> Tensor:
-        """U (D,) of one state, (*site shape) each."""
-        return torch.cat([site.transform.inv(values[site.name]).reshape(-1) for site in self.latents])
-
-    def log_joint(self, values: dict[str, Tensor]) -> Tensor:
-        """The log joint log p(x, z) () of one state in nats, enumerated sites summed out."""
+    def _run(self, u: Tensor) -> tuple[Any, "_Push"]:
+        free = {site.name: u[site.at].reshape(site.free) for site in self.latents}
         with self.running():
-            program = poutine.condition(self.model, data=values)
+            push = _Push(lambda name, _: free.get(name))
+            program = push(self.model)
             if self.nesting is not None:
                 program = poutine.enum(program, first_available_dim=-1 - self.nesting)
-            trace: Any = poutine.trace(program).get_trace(*self.args)
-            if self.nesting is None:
-                return trace.log_prob_sum()
-            return TraceEinsumEvaluator(trace, True, self.nesting).log_prob(trace)
+            return poutine.trace(program).get_trace(*self.args), push
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -125,43 +131,90 @@ def read_potential(model_or_pair: Any, args: tuple[Any, ...]) -> Potential:
         args: its arguments.
 
     Raises:
-        UnsupportedModelError: a discrete latent that is not enumerated; a support without a bijector, or one that
-            moves with other latents; a subsampled plate; no continuous latent.
+        UnsupportedModelError: a discrete latent that is not enumerated; a support without a bijector; a subsampled
+            plate; no continuous latent.
         RunError: a tuple (model, guide) with a pyro.param, which has no trained value.
     """
     model, contexts = _program(model_or_pair, args)
     empty = Potential(model, args, (), torch.empty(0), contexts)
     with torch.random.fork_rng(), torch.no_grad(), empty.running(), pyro.validation_enabled(True):
-        first: Any = poutine.trace(model).get_trace(*args)
-        second: Any = poutine.trace(model).get_trace(*args)
-    for frame in (f for site in first.nodes.values() if is_stochastic(site) for f in site["cond_indep_stack"]):
+        torch.manual_seed(0)
+        runs = [_Push(lambda _, shape: 4 * torch.rand(shape) - 2) for _ in range(2)]
+        first, _ = (cast(Any, poutine.trace(run(model)).get_trace(*args)) for run in runs)
+    frames = [f for site in first.nodes.values() if is_stochastic(site) for f in site["cond_indep_stack"]]
+    for frame in frames:
         if frame.vectorized and frame.full_size not in (None, frame.size):
             raise UnsupportedModelError(
                 f"plate '{frame.name}' is subsampled ({frame.size} of {frame.full_size}), so the target would change "
                 "from step to step: give it all rows"
             )
+    discrete = [site for site in first.nodes.values() if is_latent(site) and site["fn"].support.is_discrete]
+    for site in discrete:
+        if site["infer"].get("enumerate") != "parallel":
+            raise UnsupportedModelError(
+                f"HMC and NUTS draw continuous latents, and '{site['name']}' is discrete: mark it "
+                "infer={'enumerate': 'parallel'} to sum it out, or draw it by Gibbs"
+            )
     latents: list[Latent] = []
-    enumerated, position = False, 0
-    for name, site in first.nodes.items():
-        if not is_latent(site):
-            continue
-        if site["fn"].support.is_discrete:
-            if site["infer"].get("enumerate") != "parallel":
-                raise UnsupportedModelError(
-                    f"HMC and NUTS draw continuous latents, and '{name}' is discrete: mark it "
-                    "infer={'enumerate': 'parallel'} to sum it out, or draw it by Gibbs"
-                )
-            enumerated = True
-            continue
-        latents.append(_latent(name, site, second.nodes.get(name), position))
-        position = latents[-1].at.stop
+    for name, transform in runs[0].transforms.items():
+        value, free = runs[0].values[name], runs[0].free[name]
+        begin = latents[-1].at.stop if latents else 0
+        latents.append(Latent(name, value.shape, free.shape, slice(begin, begin + free.numel()), transform))
     if not latents:
         raise UnsupportedModelError(
-            "HMC and NUTS draw continuous latents, and the model has none: use Gibbs or Exact()"
+            "HMC and NUTS draw continuous latents, and the model has none: draw by Gibbs, or enumerate by Exact()"
         )
-    depth = [-f.dim for site in first.nodes.values() if is_stochastic(site) for f in site["cond_indep_stack"] if f.dim]
-    like = first.nodes[latents[0].name]["value"].detach()
-    return Potential(model, args, tuple(latents), like, contexts, max(depth, default=0) if enumerated else None)
+    again = runs[1].transforms
+    moving = any(not _same(site.transform, again.get(site.name), runs[0].free[site.name]) for site in latents)
+    depth = max((-f.dim for f in frames if f.vectorized), default=0) if discrete else None
+    return Potential(model, args, tuple(latents), runs[0].values[latents[0].name], contexts, depth, moving)
+
+
+class _Push(Messenger):
+    """Put T(u) in the place of each continuous latent, T as its support says where the program stands."""
+
+    def __init__(self, free: Callable[[str, torch.Size], Tensor | None]):
+        super().__init__()
+        self._free = free
+        self.values: dict[str, Tensor] = {}
+        self.free: dict[str, Tensor] = {}
+        self.transforms: dict[str, Any] = {}
+        self.log_det: Any = 0.0
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name, fn = msg["name"], msg["fn"]
+        if msg["is_observed"] or not is_stochastic(msg) or fn.support.is_discrete:
+            return
+        try:
+            transform = biject_to(fn.support)
+        except NotImplementedError:
+            raise UnsupportedModelError(
+                f"the support of '{name}', {fn.support}, has no bijector from the reals, so HMC cannot move on it: "
+                "draw from a distribution on the reals and transform it in the model"
+            ) from None
+        free = self._free(name, transform.inverse_shape(fn.shape()))
+        if free is None:
+            raise UnsupportedModelError(
+                f"the latent site '{name}' comes and goes with the values of others, so there is no one space to move "
+                "in: sample it always, and mask it where it has no part"
+            )
+        value = transform(free)
+        if not _is_identity(transform):
+            self.log_det = self.log_det + transform.log_abs_det_jacobian(free, value).sum()
+        self.values[name], self.free[name], self.transforms[name] = value, free, transform
+        msg["value"], msg["is_observed"] = value, True
+
+
+def _is_identity(transform: Any) -> bool:
+    """Whether T(u) = u, as for a support that is all reals."""
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return isinstance(transform, ComposeTransform) and not transform.parts
+
+
+def _same(transform: Any, other: Any, free: Tensor) -> bool:
+    """Whether two bijectors agree at one state."""
+    return other is not None and torch.allclose(transform(free), other(free), equal_nan=True)
 
 
 def _program(model_or_pair: Any, args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Callable[[], Any], ...]]:
@@ -176,23 +229,3 @@ def _program(model_or_pair: Any, args: tuple[Any, ...]) -> tuple[Callable[..., A
         if pair.owns_parameters():
             raise RunError("a tuple (model, guide) has no trained pyro.param: pass svi.pair, or an object with both")
     return pair.model, (pair.scope, pair.evaluating)
-
-
-def _latent(name: str, site: dict[str, Any], again: dict[str, Any] | None, position: int) -> Latent:
-    value = site["value"]
-    try:
-        transform = biject_to(site["fn"].support).with_cache(0)
-        free = transform.inv(value)
-    except NotImplementedError:
-        raise UnsupportedModelError(
-            f"the support of '{name}', {site['fn'].support}, has no bijector from the reals, so HMC cannot move on it: "
-            "draw from a distribution on the reals and transform it in the model"
-        ) from None
-    if again is not None:
-        other = biject_to(again["fn"].support)(free)
-        if other.shape != value.shape or not torch.allclose(other, transform(free), equal_nan=True):
-            raise UnsupportedModelError(
-                f"the support of '{name}' moves with other latents: draw it from a fixed support, such as "
-                "Uniform(0, 1), and scale it in the model"
-            )
-    return Latent(name, value.shape, free.shape, slice(position, position + free.numel()), transform)

@@ -21,6 +21,7 @@ from inference.types import Draws
 
 __all__ = ["HMC", "NUTS"]
 
+DENSE = 50  # dimensions; beyond, a warm-up of 1000 steps is short for a full covariance
 BACKENDS = {"numpyro": "inference.mcmc.hmc_numpyro", "pyro": "inference.mcmc.hmc_pyro"}
 
 
@@ -37,7 +38,7 @@ class NUTS:
         num_samples: S, draws kept of each chain.
         backend: "numpyro", or "pyro".
         target_accept: mean acceptance probability that the step size is adapted to; closer to 1, smaller steps.
-        dense_mass: adapt a full mass matrix, not its diagonal alone.
+        dense_mass: adapt a full mass matrix, not its diagonal alone; None: up to 50 dimensions.
         max_tree_depth: at most 2^depth - 1 leapfrog steps.
         progress: show a bar when it takes longer than two seconds.
 
@@ -53,7 +54,7 @@ class NUTS:
     num_samples: int = 1000
     backend: str = "numpyro"
     target_accept: float = 0.8
-    dense_mass: bool = False
+    dense_mass: bool | None = None
     max_tree_depth: int = 10
     progress: bool = True
 
@@ -81,7 +82,7 @@ class HMC:
     num_samples: int = 1000
     backend: str = "numpyro"
     target_accept: float = 0.8
-    dense_mass: bool = False
+    dense_mass: bool | None = None
     trajectory_length: float = math.pi / 2
     progress: bool = True
 
@@ -112,10 +113,10 @@ def _draw(engine: NUTS | HMC, algorithm: str, shape: dict[str, Any], pair: Any, 
     potential = read_potential(pair, data)
     generator = torch.Generator().manual_seed(seed)
     starts = torch.stack([potential.start(generator) for _ in range(engine.chains)])
+    dense = potential.size <= DENSE if engine.dense_mass is None else engine.dense_mass
     settings = Settings(
-        algorithm, engine.warmup_steps, engine.num_samples, engine.target_accept, engine.dense_mass, shape,
-        engine.progress,
-    )  # fmt: skip
+        algorithm, engine.warmup_steps, engine.num_samples, engine.target_accept, dense, shape, engine.progress
+    )
     backend = import_module(BACKENDS[engine.backend])  # JAX is imported where it is asked for
     return _as_draws(potential, backend.sample(potential, starts, settings, seed))
 
