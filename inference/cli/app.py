@@ -24,7 +24,9 @@ class _Models(TyperGroup):
         return super().resolve_command(ctx, ["own", *args] if ".py:" in args[0] else args)
 
 
-train_app = typer.Typer(cls=_Models, help="Train a model on a data set, or go on with a run.", add_completion=False)
+train_app = typer.Typer(
+    cls=_Models, help="Train a model, one of your own by FILE.py:CLASS, or go on with a run.", add_completion=False
+)
 app.add_typer(train_app, name="train")
 
 _debug = False

@@ -100,7 +100,11 @@ def open_run(out: Path) -> Run:
         raise CheckpointError(f"{out} holds no run ({CONFIG} is missing): name a folder that `ppl train` wrote")
     try:
         raw = json.loads(path.read_text())
+        if "own" in raw:
+            raise RunError(f"{out} holds a run of {raw['own']}, whose bounds are on its page: name a run of vae or sbn")
         return Run(**{f.name: raw[f.name] for f in fields(Run) if f.name in raw})
+    except RunError:
+        raise
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): train anew into another folder") from None
 

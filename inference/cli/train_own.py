@@ -35,6 +35,7 @@ class OwnRun:
     lr: float = 3e-3
     lr_final: float = 3e-5
     seed: int = 0
+    threads: int = 1  # small networks lose more to a second thread than they gain
     command: str = field(default_factory=lambda: _command())
 
 
@@ -51,10 +52,11 @@ def own(
     lr: o.Lr = 3e-3,
     lr_final: o.LrFinal = 3e-5,
     seed: o.Seed = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch its own choice")] = 1,
 ) -> None:
     """Train a model of your own: `ppl train my_model.py:MyModel --data data.npz --out runs/mine`."""
     k = (5 if objective == "iwae" else 1) if k is None else k
-    _start(OwnRun(target, data, objective, k, epochs, batch_size, lr, lr_final, seed), out)
+    _start(OwnRun(target, data, objective, k, epochs, batch_size, lr, lr_final, seed, threads), out)
 
 
 def is_own_run(out: Path) -> bool:
@@ -90,6 +92,8 @@ def _start(run: OwnRun, out: Path, resume: bool = False) -> None:
     _check(run)
     if not resume:
         check_free(out)
+    if run.threads:
+        torch.set_num_threads(run.threads)
     pair, rows = _made(run)
     rows, held_out = _split(rows, run.seed)
     batches = Batches(rows, min(run.batch_size, len(rows[0])))
@@ -223,6 +227,8 @@ def _check(run: OwnRun) -> None:
         raise RunError(f"unknown objective '{run.objective}': choose elbo or iwae")
     if not (0 < run.lr < float("inf") and 0 < run.lr_final < float("inf")):
         raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
+    if run.threads < 0:
+        raise RunError(f"--threads is at least 0, got {run.threads}: leave it out for one")
     for name in ("epochs", "k", "batch_size"):
         if getattr(run, name) < 1:
             raise RunError(f"--{name.replace('_', '-')} is at least 1, got {getattr(run, name)}: raise it")
