@@ -20,6 +20,7 @@ METHODS = ("guide", "advi", "fullrank", "iwae", "nuts", "nuts-pyro", "hmc-gibbs"
 GUIDE_STEPS, GUIDE_LR, PARTICLES = 3000, 5e-2, 10
 DRAWS = 2000
 ACCEPT = 0.9  # shorter steps than NUTS's own 0.8: a comparison that warns of one divergence in 4,000 warns too often
+LONG_ACCEPT = 0.95  # of the reference
 MOST_STATES = 2**14  # of all discrete latents of a datum together: enumeration takes a second
 
 
@@ -129,7 +130,7 @@ def reference_of(names: Sequence[str], model: Any, data: tuple[Any, ...], kind: 
         return ("exact", _exact()) if "exact" in names or _few_states(model, data) else ("long", _gibbs(2000, 4000, 10))
     if not kind.countable or ("nuts" not in names and "hmc-gibbs" in names):
         return "long", _hmc_gibbs(2000, 5000)
-    return "long", _nuts(warmup_steps=2000, num_samples=5000)
+    return "long", _nuts(LONG_ACCEPT, warmup_steps=2000, num_samples=5000)
 
 
 def _few_states(model: Any, data: tuple[Any, ...]) -> bool:
@@ -142,10 +143,10 @@ def _few_states(model: Any, data: tuple[Any, ...]) -> bool:
         return False
 
 
-def _nuts(**settings: Any) -> Any:
+def _nuts(target_accept: float = ACCEPT, **settings: Any) -> Any:
     from inference.mcmc.hmc import NUTS
 
-    return NUTS(target_accept=ACCEPT, **settings)
+    return NUTS(target_accept=target_accept, **settings)
 
 
 def _hmc_gibbs(warmup_steps: int = 500, num_samples: int = 1000) -> Any:

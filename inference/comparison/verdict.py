@@ -18,6 +18,7 @@ MATERIAL = 0.1  # our choice: an error of a probability, or in standard deviatio
 KHAT_SHARE = 0.05  # our choice: so few data may have a k-hat over the limit by the noise of k-hat itself
 R_HAT_LIMIT = 1.01  # vehtari2021rhat
 R_HAT_OLD_LIMIT = 1.1  # gelman1992's, which vehtari2021rhat finds too lax: over it nothing is left to doubt
+DIVERGENT_REFERENCE = 0.001  # our choice: of a reference's transitions; fewer do not move a mean that is judged by it
 DIVERGENT_SHARE = 0.01  # our choice: of transitions; fewer are a warning, more a region that is not seen
 ESS_LIMIT = 400.0  # vehtari2021rhat: of all chains together, else R-hat and MCSE are too noisy themselves
 EXACT = {
@@ -123,8 +124,9 @@ def yardstick(row: Row, reference: Row) -> Finding | None:
         return None
     if row.is_reference:
         return Finding(CARE, "it is the reference, so nothing here checks it")
-    doubts = [rule(reference, reference) for rule in (tails, mixing, diverged, enough, chains)]
-    if any(doubts):
+    doubts = [rule(reference, reference) for rule in (tails, mixing, enough, chains)]
+    astray = (reference.divergences or 0) > DIVERGENT_REFERENCE * reference.chains * reference.draws
+    if any(doubts) or astray:
         return Finding(CARE, f"the reference {reference.engine} is in doubt itself")
     return None
 

@@ -60,7 +60,7 @@ def mixture_data(n: int = 200, seed: int = 0) -> tuple[Tensor]:
     return (mu[z] + sigma[z] * torch.randn(n, generator=g),)
 
 
-def sequences_data(n: int = 5, steps: int = 20, seed: int = 0) -> tuple[Tensor]:
+def sequences_data(n: int = 10, steps: int = 10, seed: int = 0) -> tuple[Tensor]:
     """Sequences y (n, steps) of two states that stay with 0.85 and 0.75, mu = (-1, 1.5), sigma = 0.8."""
     g = torch.Generator().manual_seed(seed)
     stay, mu = torch.tensor([0.85, 0.75]), torch.tensor([-1.0, 1.5])
@@ -82,6 +82,6 @@ EXAMPLES: dict[str, Example] = {
     "ar": Example(autoregression, series_data, "autoregression AR(2), 150 steps"),
     "gp": Example(gaussian_process, function_data, "Gaussian process regression, 25 points"),
     "gmm": Example(gaussian_mixture_enumerated, mixture_data, "mixture of two normals, 200 draws"),
-    "hmm": Example(hidden_markov, sequences_data, "hidden Markov model of two states, 5 sequences of 20 steps"),
+    "hmm": Example(hidden_markov, sequences_data, "hidden Markov model of two states, 10 sequences of 10 steps"),
 }
 """Name -> model and data, as `ppl compare NAME` knows them."""

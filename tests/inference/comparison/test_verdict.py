@@ -33,6 +33,11 @@ def judge(reference=EXACT, **changes) -> v.Verdict:
     return v.verdicts([each, reference])[each.engine]
 
 
+def test_a_sampled_reference_is_in_doubt_by_many_divergences_and_not_by_one():
+    assert judge(LONG._replace(divergences=4)).word == v.TRUST
+    assert "is in doubt itself" in judge(LONG._replace(divergences=5)).why
+
+
 def test_a_run_without_fault_is_trusted_with_its_error():
     said = judge()
     assert said == (v.TRUST, "its means agree with exact's within 0.030 (2.9 MCSE at most)")
