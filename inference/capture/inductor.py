@@ -46,7 +46,13 @@ def _compile(recorded: Recorded, args: tuple[Any, ...]) -> Recorded:
     with torch.no_grad(), torch.random.fork_rng(), _products_as_they_are():
         inputs: list[Any] = [t.detach() for t in (*fast.inputs(args), *fast.captured, *fast.draw())]
         cuda = any(t.is_cuda for t in inputs)
-        with config.patch({"fallback_random": True, "triton.cudagraphs": cuda and not fast.draws_inside}):
+        options = {
+            "fallback_random": True,
+            "triton.cudagraphs": cuda and not fast.draws_inside,
+            "pattern_matcher": False,  # its patterns too take oneDNN's product for one with a constant weight
+            "cpp.vec_isa_ok": True,  # what the CPU says of itself: to try each of its instruction sets takes 5 s
+        }
+        with config.patch(options):
             code: Any = inductor.compile(fast.graph, inputs)
     return fast.with_graph(code)
 
