@@ -7,6 +7,9 @@ if TYPE_CHECKING:
     from inference.comparison.compare import Comparison, compare
     from inference.comparison.guided import Guided
     from inference.comparison.learning import learn
+    from inference.comparison.local import LocalGaussian
+    from inference.evidence.ais import AIS, bdmc
+    from inference.evidence.ais_draws import AnnealedHMC
     from inference.evidence.exact import Exact, exact_posterior, exact_table
     from inference.evidence.importance import active_units, importance_weights, log_marginal
     from inference.evidence.marginal import exact_log_marginal
@@ -27,11 +30,13 @@ if TYPE_CHECKING:
     from inference.weights import log_weights
 
 __all__ = [
+    "AIS",
     "HMC",
     "IWAE",
     "NUTS",
     "NVIL",
     "SVI",
+    "AnnealedHMC",
     "Comparison",
     "DisARM",
     "Dreaming",
@@ -41,6 +46,7 @@ __all__ = [
     "GibbsLearning",
     "Guided",
     "HMCWithinGibbs",
+    "LocalGaussian",
     "MeanField",
     "Pair",
     "ReweightedWakeSleep",
@@ -48,6 +54,7 @@ __all__ = [
     "TraceELBO",
     "TraceEnumELBO",
     "active_units",
+    "bdmc",
     "compare",
     "exact_log_marginal",
     "exact_posterior",
@@ -66,7 +73,10 @@ __all__ = [
 _MODULES = {
     "comparison.compare": ("Comparison", "compare"),
     "comparison.guided": ("Guided",),
+    "comparison.local": ("LocalGaussian",),
     "comparison.learning": ("learn",),
+    "evidence.ais": ("AIS", "bdmc"),
+    "evidence.ais_draws": ("AnnealedHMC",),
     "evidence.exact": ("Exact", "exact_posterior", "exact_table"),
     "evidence.importance": ("active_units", "importance_weights", "log_marginal"),
     "evidence.marginal": ("exact_log_marginal",),

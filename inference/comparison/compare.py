@@ -13,6 +13,7 @@ import torch
 
 from inference.comparison.completion import Sites, complete, read_sites
 from inference.comparison.coordinates import tabulate
+from inference.comparison.gaps import Gaps
 from inference.comparison.learning import Curve
 from inference.comparison.likelihood import log_likelihood
 from inference.comparison.moments import drawn_moments, reference_moments
@@ -39,6 +40,7 @@ class Comparison(NamedTuple):
     title: str = "Comparison of engines"
     learning: tuple[Curve, ...] = ()  # of the same model, by several methods
     notes: dict[str, str] = {}  # label -> words, for the page's head
+    gaps: Gaps | None = None  # of a trained model's bound
 
     @property
     def rows(self) -> list[Row]:

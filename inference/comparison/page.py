@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from inference.comparison import verdict as rules
 from inference.comparison.charts import Chart, legend
+from inference.comparison.gaps import gaps_section
 from inference.comparison.learning import behind, learnt_best
 from inference.comparison.report import environment
 from inference.comparison.rows import KHAT_LIMIT, Measured
@@ -50,6 +51,7 @@ def page(result: Any) -> str:
             khats=_khats(result),
             swatches_of=_swatches([row.engine for row in result.rows]),
             weighed=[m.row.engine for m in result.measured if m.khats is not None],
+            gaps=gaps_section(result.gaps),
             learning=_learning(result.learning),
             learnt=[(c.method, c.points[-1], *behind(result.learning)[c.method]) for c in result.learning],
             learnt_best=learnt_best(result.learning) if result.learning else "",

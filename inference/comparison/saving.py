@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.comparison.diagnostics import Groups, groups, save_netcdf
+from inference.comparison.gaps import content as gaps_content
 from inference.comparison.learning import behind
 from inference.comparison.page import page
 from inference.errors import RunError
@@ -58,6 +59,7 @@ def rows_json(result: Any) -> str:
             }
             for curve in result.learning
         ],
+        "gaps": gaps_content(result.gaps),
         "notes": result.notes,
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"

@@ -113,6 +113,10 @@ def table(result: Any) -> Any:
     legend = "error: the largest of the means, beside its Monte Carlo standard error; ESS: bulk, the least; gap: nats."
     lines = [Text.assemble((row.engine, "bold"), ": ", words[row.engine].why) for row in result.rows]
     parts = [grid, Text(legend, "dim"), Text(), *lines, Text(), Text(result.answer, "bold")]
+    if result.gaps is not None:
+        from inference.comparison.gaps import sentence  # which needs this file
+
+        parts += [Text(), Text(sentence(result.gaps))]
     if result.learning:
         parts += [Text(), learning(result.learning), Text(), Text(learnt_best(result.learning), "bold")]
     return Group(*parts)

@@ -114,6 +114,10 @@ class Density:
                 log_det = log_det + per_unit(term, self.layout)
         return values, log_det
 
+    def plain(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The values of `sites` without the dims of size one: (K, *the site's own) each."""
+        return {name: v.squeeze(tuple(range(1, 1 + self.latents[name].ones))) for name, v in values.items()}
+
     def __call__(self, y: Tensor) -> Tensor:
         """The value of g (K, N) in nats at y (K, N, F)."""
         values, total = self.sites(y)

@@ -53,10 +53,17 @@ def test_a_trained_run_is_compared_as_it_is(ppl, trained):  # noqa: F811
     said = ppl("compare", trained, "--images", 6)
     assert said.code == 0, said.err
     content = json.loads((trained / "compare" / "rows.json").read_text())
-    assert [row["engine"] for row in content["rows"]] == ["guide", "resampled", "gibbs", "exact"]
+    assert [row["engine"] for row in content["rows"]] == ["guide", "resampled", "mean field", "gibbs", "exact"]
     assert content["notes"]["run"] == str(trained) and not content["learning"]
     gap = {row["engine"]: row["gap"] for row in content["rows"]}
     assert 0 < gap["resampled"] < gap["guide"]
+    # the same gap from annealing as from enumeration, and its two parts
+    gaps = content["gaps"]
+    assert abs(gaps["gap"]["mean"] - gap["guide"]) < 0.05
+    assert gaps["amortisation"]["mean"] + gaps["approximation"]["mean"] == pytest.approx(gaps["gap"]["mean"])
+    assert abs(gaps["approximation"]["mean"] - gap["mean field"]) < 0.05
+    assert "because the guide is amortised" in " ".join(said.out.split())
+    assert "Where the bound loses" in (trained / "compare" / "report.html").read_text()
     assert {name: text for name, text in files(trained).items() if not name.startswith("compare")} == before
     refused(ppl("compare", trained), r"compare exists and is not empty")
 
@@ -91,9 +98,15 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(ppl, tmp_path, words,
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
-def test_a_run_of_continuous_latents_is_refused(ppl, tmp_path):  # noqa: F811
+def test_a_run_of_continuous_latents_is_compared_with_hmc(ppl, tmp_path):  # noqa: F811
     np.save(tmp_path / "x.npy", (np.random.default_rng(0).random((40, 3, 3)) < 0.5).astype(np.uint8))
     run = tmp_path / "vae"
     words = ["--hidden", "4", "--z-dim", "2", "--epochs", "1", "--threads", "1"]
     assert ppl("train", "vae", "--data", tmp_path / "x.npy", *words, "--out", run).code == 0
-    refused(ppl("compare", run, "--images", 2), "a run of 'vae', whose latents neither Gibbs nor enumeration takes")
+    said = ppl("compare", run, "--images", 2)
+    assert said.code == 0, said.err
+    content = json.loads((run / "compare" / "rows.json").read_text())
+    engines = ["guide", "resampled", "mean field", "full rank", "HMC"]
+    assert [row["engine"] for row in content["rows"]] == engines
+    bounds = {bound["name"]: bound["mean"] for bound in content["gaps"]["bounds"]}
+    assert bounds["guide"] < bounds["mean field"] < bounds["full rank"] + 0.05 < bounds["AIS"] + 0.1
