@@ -44,10 +44,21 @@ def windows(warmup_steps: int) -> list[int]:
     return [b for a, b in zip(ends, ends[1:], strict=False) if b - a >= 10]
 
 
-def scales(draws: Tensor) -> Tensor:
-    """Standard deviations (N, D) of draws (W, N, D), shrunk towards 0.03 where they are few, as Stan does."""
-    n = len(draws)
-    return (n / (n + 5) * draws.var(0) + 1e-3 * 5 / (n + 5)).sqrt()
+def scales(q: Tensor, slope: Tensor) -> Tensor:
+    """sqrt(sd(q) / sd(slope)), each (N, D): of draws q and gradients of the log density at draws, (W, N, D).
+
+    The first alone is the spread over all that the discrete latents do; 1 / sd(slope) alone is the one with them and
+    every other number held. For independent normals both are the standard deviation. Both are taken from medians, so
+    that a chain that has not arrived yet does not set the scale of all.
+    """
+    n = len(q)
+    spread = _NORMAL * (q - q.median(0).values).abs().median(0).values
+    steep = _NORMAL * slope.abs().median(0).values
+    few = 5 / (n + 5)  # shrunk towards a scale of 1 where draws are few
+    return (((1 - few) * spread + few) / ((1 - few) * steep + few)).sqrt()
+
+
+_NORMAL = 1.4826  # a normal's standard deviation over its median distance from the middle
 
 
 class Warmup:
@@ -62,18 +73,20 @@ class Warmup:
 
     def __init__(self, step_size: Tensor, scale: Tensor, steps: int, target: float):
         self.size, self.scale, self.target = first_step_size(step_size), scale, target
-        self.ends, self.first = windows(steps), round(0.1 * steps)
-        self.draws: list[Tensor] = []  # of this window, (C, N, D) each
+        self.ends, self.first = windows(steps), steps // 10
+        self.draws: list[tuple[Tensor, Tensor]] = []  # of this window, (C, N, D) each
         self.count = 0
 
-    def learn(self, q: Tensor, acceptance: Tensor) -> tuple[Tensor, Tensor]:
-        """Step size and scale for the next step, from where the last one led (C, N, D) and its acceptance (C, N)."""
+    def learn(self, q: Tensor, slope: Tensor, acceptance: Tensor) -> tuple[Tensor, Tensor]:
+        """Step size and scale for the next step, from where the last one led (C, N, D), what slope it began on, and
+        its acceptance (C, N).
+        """
         self.count += 1
         self.size = next_step_size(self.size, acceptance.mean(0), self.target)
         if self.count > self.first:
-            self.draws.append(q)
+            self.draws.append((q, slope))
         if self.count in self.ends:  # other scales need another step size
-            self.scale, self.draws = scales(torch.cat(self.draws)), []
+            self.scale, self.draws = scales(*(torch.cat(each) for each in zip(*self.draws, strict=True))), []
             self.size = first_step_size(self.size.average.exp())
         return self.size.current, self.scale
 

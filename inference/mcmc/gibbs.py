@@ -6,7 +6,7 @@ independent plates and all chains at once. `init` finds a state and plans the sw
     state = init(model, x, chains=4, seed=0)
     state, info = step(state)
 
-Continuous latents keep their values, so a step is one half of HMC within Gibbs: replace them in `state.values`.
+Continuous latents keep their values: a step is one half of HMC within Gibbs (`inference.mcmc.hmc_within_gibbs`).
 """
 
 import math
@@ -239,6 +239,6 @@ def refuse_continuous(joint: LogJoint) -> None:
     continuous = [f"'{site.name}'" for site in joint.latents if site.support is None]
     if continuous:
         raise UnsupportedModelError(
-            f"Gibbs draws discrete latents, and {', '.join(continuous)} is continuous: condition the model on it "
-            "(pyro.condition), or use gibbs.init and gibbs.step, which leave it as it is, beside a sampler of your own"
+            f"Gibbs draws discrete latents, and {', '.join(continuous)} is continuous: use HMCWithinGibbs, or "
+            "condition the model on it (pyro.condition)"
         )

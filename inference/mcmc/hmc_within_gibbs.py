@@ -24,12 +24,14 @@ from inference.mcmc.adaptation import Warmup
 from inference.mcmc.gibbs import GibbsInfo, GibbsState
 from inference.mcmc.start import start
 from inference.mcmc.stuck import check_moves
-from inference.mcmc.unconstrained import Unconstrained, unconstrain
+from inference.mcmc.unconstrained import Unconstrained, best, unconstrain
 from inference.types import Draws
 
 __all__ = ["HMCInfo", "HMCState", "HMCWithinGibbs", "init", "step"]
 
 DIVERGED = 1000.0  # nats that H may rise by: above, the leapfrog has left the level set for good
+
+_SCOUTS = 3  # times as many chains start, for the first tenth of the warm-up
 
 _LONGEST = 64  # leapfrog steps of a trajectory, while the step size is still being found
 
@@ -51,6 +53,7 @@ class HMCInfo(NamedTuple):
     acceptance: Tensor  # (C, N) probability that the trajectory is accepted
     diverging: Tensor  # (C, N) whether H rose by more than 1000 nats
     energy: Tensor  # (C, N) H where the trajectory began, nats
+    slope: Tensor  # (C, N, D) the gradient of the log density where the trajectory began
     num_steps: int  # leapfrog steps
 
 
@@ -59,6 +62,7 @@ class Trajectory(NamedTuple):
 
     q: Tensor  # (C, N, D)
     p: Tensor  # (C, N, D)
+    slope: Tensor  # (C, N, D) the gradient at the start
     begin: Tensor  # (C, N) H at the start, nats
     end: Tensor  # (C, N)
 
@@ -80,6 +84,12 @@ def init(
         torch.manual_seed(seed)
         target = unconstrain(joint, sweep.values, lambda: start(joint, chains))
         q = target.flatten(sweep.values)
+        if values is None:  # a wide prior's draws lie far from everything: u from (-2, 2), as Stan does
+            near = 4 * torch.rand_like(q) - 2
+            q = torch.where(torch.isfinite(target.log_density(near, sweep.values))[..., None], near, q)
+            sweep = sweep._replace(values=sweep.values | target.values(q, sweep.values))
+    if values is None:
+        sweep, _ = gibbs.step(sweep)  # discrete values that go with them
     scale = torch.ones_like(q[0])
     return HMCState(sweep, target, q, torch.full_like(scale[:, 0], step_size), scale)
 
@@ -106,7 +116,7 @@ def step(state: HMCState, length: float = math.pi / 2) -> tuple[HMCState, HMCInf
     sweep = sweep._replace(values=values, random=generator.get_state())
     sweep, swept = gibbs.step(sweep)
     acceptance = (-rise).exp().clamp(max=1.0)
-    info = HMCInfo(swept, acceptance, rise > DIVERGED, path.begin, num_steps)
+    info = HMCInfo(swept, acceptance, rise > DIVERGED, path.begin, path.slope, num_steps)
     return HMCState(sweep, target, q, eps, scale), info
 
 
@@ -115,6 +125,7 @@ def leapfrog(
 ) -> Trajectory:
     """Follow the motion from q with momentum p (C, N, D), to be called inside `running`; in u / s the mass is one."""
     log_p, slope = target.gradient(q, given)
+    first = slope
     begin = 0.5 * (p**2).sum(-1) - log_p
     stride = eps[:, None] * scale
     for _ in range(num_steps):
@@ -122,7 +133,7 @@ def leapfrog(
         q = q + stride * p
         log_p, slope = target.gradient(q, given)
         p = p + 0.5 * stride * slope
-    return Trajectory(q, p, begin, 0.5 * (p**2).sum(-1) - log_p)
+    return Trajectory(q, p, first, begin, 0.5 * (p**2).sum(-1) - log_p)
 
 
 def _num_steps(eps: Tensor, length: float, generator: torch.Generator) -> int:
@@ -140,7 +151,8 @@ class HMCWithinGibbs:
 
     Args:
         chains: C.
-        warmup_steps: steps that are thrown away, in which step size and scales are learned.
+        warmup_steps: steps that are thrown away, in which step size and scales are learned; in the first tenth three
+            times as many chains run, of which the best stay.
         num_samples: S, draws kept of each chain.
         thin: steps for each draw that is kept.
         trajectory_length: on average, in the posterior's own standard deviations.
@@ -180,7 +192,8 @@ class HMCWithinGibbs:
 
     def __call__(self, pair: object, *data: object, seed: int = 0) -> Draws:
         """Draw from the posterior of a model, or of a pair's model, given data."""
-        state = init(pair, *data, chains=self.chains, seed=seed, blocks=self.blocks)
+        scouting = self.warmup_steps // 10
+        state = init(pair, *data, chains=self.chains * (_SCOUTS if scouting else 1), seed=seed, blocks=self.blocks)
         total = self.warmup_steps + self.num_samples * self.thin
         learning = Warmup(state.step_size, state.scale, self.warmup_steps, self.target_accept)
         kept: list[dict[str, Tensor]] = []
@@ -194,10 +207,13 @@ class HMCWithinGibbs:
                 state = state._replace(step_size=learning.over())
                 warm = time.perf_counter()
             state, info = step(state, self.trajectory_length)
-            evaluations += info.sweep.evaluations + self.chains * (1 + info.num_steps)
+            evaluations += info.sweep.evaluations + len(info.energy) * (1 + info.num_steps)
             ever = {name: free | ever.get(name, free) for name, free in info.sweep.free.items()}
+            if i + 1 == scouting:
+                q, values = best(state.target, state.q, state.sweep.values, self.chains)
+                state, ever = state._replace(q=q, sweep=state.sweep._replace(values=values)), {}
             if i < self.warmup_steps:
-                eps, scale = learning.learn(state.q, info.acceptance)
+                eps, scale = learning.learn(state.q, info.slope, info.acceptance)
                 state = state._replace(step_size=eps, scale=scale)
             elif (i + 1 - self.warmup_steps) % self.thin == 0:
                 kept.append(state.sweep.values)

@@ -130,7 +130,7 @@ def test_continuous_latents_stay_where_they_are():
     state = state._replace(values=state.values | {"mu": torch.tensor([-20.0, 20.0])})
     state, _ = step(state)
     assert state.values["mu"].tolist() == [-20.0, 20.0] and state.values["z"].tolist() == [0.0, 1.0]
-    with pytest.raises(UnsupportedModelError, match="'mu' is continuous: condition the model on it"):
+    with pytest.raises(UnsupportedModelError, match="'mu' is continuous: use HMCWithinGibbs"):
         Gibbs()(model)
 
 
