@@ -1,7 +1,7 @@
 """The one path of a run, new or resumed: check every word, read the data, build, fit, write the page."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from inference.errors import RunError
 
 __all__ = ["check", "integers", "make_fabric", "make_objective", "start"]
 
+DREAM_RATE = 1 / 6  # of --lr, where the guide learns alone
+
 
 def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str = "auto", resume: bool = False) -> None:
     """The one path of a new run and a resumed one: everything is checked before the first byte is written."""
@@ -19,13 +21,15 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
 
     from inference.cli.page import write_page
     from inference.cli.runs import CONFIG, load_model
-    from inference.training.fit import Saving, fit, linear
+    from inference.training.fit import Saving, fit
     from inference.vi.objectives import TraceELBO
     from inference.vi.svi import SVI
     from inference.vi.wake_sleep import Dreaming
     from ppl_models import data as datasets
 
     check(run)
+    if run.dream_epochs and devices > 1:
+        raise RunError(f"--dream-epochs run in one process, got --devices {devices}: leave one of them out")
     if resume:
         load_model(out, run)  # refuses another model's checkpoint before anything is written
     if run.gradient == "auto":  # the doubly reparameterised gradient runs the guide twice, so it takes no dropout
@@ -41,7 +45,7 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
     batches = datasets.Batches(train_set.x, run.batch_size, binarize=run.binarize == "dynamic")
     before = [(TraceELBO(), run.elbo_epochs * len(batches))]
     if run.dream_epochs:
-        before.append((objective, (run.epochs - run.elbo_epochs - run.dream_epochs) * len(batches)))
+        before.append((objective, (run.epochs - run.elbo_epochs) * len(batches)))
         objective = Dreaming(objective)
     svi = SVI(
         model,
@@ -59,10 +63,10 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
             run.write(out)
         fabric.launch()  # the last thing: an error before it is one process's error, said once
         fit(
-            svi, batches, run.epochs, run.seed,
+            svi, batches, run.epochs + run.dream_epochs, run.seed,
             saving=Saving(out, run.checkpoint_epochs, run.checkpoint_minutes, run.tensorboard),
             resume=resume,
-            schedule=linear(run.lr_final / run.lr),
+            schedule=_schedule(run, len(batches)),
             validate=None if held_out is None else _validator(svi, held_out.x, run),
             patience=run.patience,
             fabric=fabric,
@@ -88,11 +92,8 @@ def check(run: Any) -> None:
             raise RunError(f"--{name.replace('_', '-')} is at least {bound}, got {value}: raise it or leave it out")
     if run.elbo_epochs and run.objective == "elbo":
         raise RunError("--elbo-epochs come before another objective: add --objective iwae, or leave it out")
-    if run.elbo_epochs + run.dream_epochs > run.epochs:
-        raise RunError(
-            f"{run.elbo_epochs} --elbo-epochs and {run.dream_epochs} --dream-epochs are more than {run.epochs} epochs: "
-            "raise --epochs or lower the others"
-        )
+    if run.elbo_epochs > run.epochs:
+        raise RunError(f"--elbo-epochs is at most --epochs, {run.epochs}, got {run.elbo_epochs}: lower it")
     if run.clip_norm is not None and not run.clip_norm > 0:
         raise RunError(f"--clip-norm is above 0, got {run.clip_norm}: raise it or leave it out")
 
@@ -134,6 +135,21 @@ def make_fabric(device: str, devices: int, strategy: str, precision: str, thread
         torch.set_num_threads(threads)
     accelerator: Any = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+
+
+def _schedule(run: Any, steps: int) -> Callable[[float], float]:
+    """The rate's factor: a straight line over the epochs, and another, lower one where the guide learns alone."""
+    from inference.training.fit import linear
+
+    fall, all_steps, total = linear(run.lr_final / run.lr), run.epochs * steps, (run.epochs + run.dream_epochs) * steps
+
+    def factor(done: float) -> float:
+        step = round(done * total)
+        if step < all_steps:
+            return fall(step / all_steps)
+        return DREAM_RATE * (1 - (step - all_steps) / (total - all_steps))
+
+    return factor
 
 
 def _settle(run: Any, train_set: Any) -> None:

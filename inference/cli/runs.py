@@ -75,7 +75,7 @@ class Run:
         words += f", k = {self.k}" if self.k > 1 else ""
         words += ", doubly reparameterised gradient" if self.objective == "iwae" and self.gradient == "dreg" else ""
         words += f", after {self.elbo_epochs} epochs of the ELBO" if self.elbo_epochs else ""
-        return words + (f", guide taught by dreams in the last {self.dream_epochs} epochs" if self.dream_epochs else "")
+        return words + (f", then the guide on dreams for {self.dream_epochs} epochs" if self.dream_epochs else "")
 
     @property
     def variant(self) -> str:

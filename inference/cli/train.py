@@ -52,7 +52,7 @@ def vae(
     ] = None,
     dream_epochs: Annotated[
         int | None,
-        typer.Option(help="last epochs whose guide learns from the model's own draws too; a tenth by default"),
+        typer.Option(help="then more, of the guide alone, on the model's draws too; by default one in 30 of --epochs"),
     ] = None,
     gradient: Annotated[str, typer.Option(help="of iwae: dreg, plain, or auto: dreg unless there is dropout")] = "auto",
     z_dim: Annotated[int, typer.Option(help="latent dimensions")] = 50,
@@ -64,7 +64,7 @@ def vae(
     conv: Annotated[bool, typer.Option(help="convolutional networks; --hidden CHANNELS,UNITS")] = False,
     input_dropout: Annotated[float, typer.Option(help="share of pixels hidden from the encoder in training")] = 0.0,
     binarize: o.Binarize = "auto",
-    epochs: o.Epochs = 560,
+    epochs: o.Epochs = 600,
     batch_size: o.BatchSize = 100,
     lr: o.Lr = 3e-3,
     lr_final: o.LrFinal = 3e-5,
@@ -91,7 +91,7 @@ def vae(
     if elbo_epochs is None:
         elbo_epochs = epochs // 2 if objective == "iwae" else 0
     if dream_epochs is None:
-        dream_epochs = max(0, min(epochs // 10, epochs - elbo_epochs))
+        dream_epochs = epochs // 30 if devices == 1 else 0
     run = Run(
         model="vae",
         options={

@@ -112,11 +112,11 @@ class Sleep:
 
 @dataclass(frozen=True)
 class Dreaming:
-    """Another bound, its guide taught by dreams too: L + weight * E_p(x, h)[log q(h | x)] is what the guide climbs.
+    """A bound for the guide alone, with dreams: L + weight * E_p(x, h)[log q(h | x)]; the model stays as it is.
 
-    A guide that sees a fixed set of data alone memorises some of it, and seeks modes; the sleep phase, on data that
-    never recur, covers. A small weight costs little of L_1 and gains at large k. The model learns from the bound alone
-    (parameters that the guide shares with it learn from both), and the bound is what is reported.
+    The end of a training run. A guide that saw a fixed set of data alone has memorised some of it, and seeks modes; the
+    sleep phase, on data that never recur, covers. A small weight costs next to nothing of L_1 and gains at large k.
+    Parameters that model and guide share belong to the model. The bound is what is reported.
 
     Args:
         objective: the bound: TraceELBO(), IWAE(5).
@@ -145,8 +145,17 @@ class Dreaming:
     def __call__(self, pair: Any, *batch: Any, beta: float = 1.0) -> Estimate:
         """Estimate on a batch, and on as many draws of the model; `beta` is the bound's."""
         pair = as_pair(pair)
-        estimate = self.objective(pair, *batch, beta=beta)
-        return estimate._replace(loss=estimate.loss + self.weight * Sleep()(pair, *batch).loss)
+        if pair not in _MODELS:
+            _MODELS[pair] = pair.model_parameters(*batch)
+        held = [parameter for parameter in _MODELS[pair] if parameter.requires_grad]
+        for parameter in held:
+            parameter.requires_grad_(False)
+        try:
+            estimate = self.objective(pair, *batch, beta=beta)
+            return estimate._replace(loss=estimate.loss + self.weight * Sleep()(pair, *batch).loss)
+        finally:
+            for parameter in held:
+                parameter.requires_grad_(True)
 
 
 class _Detached(Messenger):
@@ -226,3 +235,4 @@ def _check_dream(pair: Pair, batch: tuple[Any, ...], structure: Structure) -> No
 
 
 _DREAMERS: weakref.WeakSet[Pair] = weakref.WeakSet()
+_MODELS: weakref.WeakKeyDictionary[Pair, list[torch.nn.Parameter]] = weakref.WeakKeyDictionary()

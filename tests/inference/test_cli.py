@@ -201,16 +201,21 @@ def test_iwae_after_epochs_on_the_elbo(ppl):
     assert "after 1 epochs of the ELBO" in Path("run/report.html").read_text()
 
 
-def test_the_last_tenth_teaches_the_guide_on_dreams(ppl):
-    words = "--data digits --epochs 10 --seed 3"
+def test_at_the_end_the_guide_alone_learns_on_dreams(ppl):
+    from safetensors.torch import load_file
+
+    words = "--data digits --epochs 30 --checkpoint-epochs 5 --seed 3"
     for more in ("", "--dream-epochs 0"):
         assert ppl(*TRAIN, *words.split(), *more.split(), "--out", f"run{more[-1:]}").code == 0
-    default, without = (
-        [json.loads(line)["loss"] for line in Path(run, "metrics.jsonl").read_text().splitlines()]
-        for run in ("run", "run0")
-    )
-    assert default[:9] == without[:9] and default[9] != without[9]
-    assert "guide taught by dreams in the last 1 epochs" in Path("run/report.html").read_text()
+    histories = [
+        [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()] for run in ("run", "run0")
+    ]
+    assert [len(rows) for rows in histories] == [31, 30]
+    assert [row["loss"] for row in histories[0][:30]] == [row["loss"] for row in histories[1]]
+    ours, theirs = (load_file(Path(run, "checkpoint.safetensors")) for run in ("run", "run0"))
+    same = {name: torch.equal(ours[name], theirs[name]) for name in ours if name.startswith("parameter.")}
+    assert all(equal == name.startswith("parameter.decoder") for name, equal in same.items()), same
+    assert "then the guide on dreams for 1 epochs" in Path("run/report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -279,7 +284,11 @@ OPTIONS = {
     "kl warm-up": ("--kl-warmup -1", "--kl-warmup is at least 0, got -1: "),
     "elbo epochs": ("--objective iwae --elbo-epochs -1", "--elbo-epochs is at least 0, got -1: "),
     "dream epochs": ("--dream-epochs -1", "--dream-epochs is at least 0, got -1: "),
-    "more than all epochs": ("--epochs 3 --dream-epochs 4", "4 --dream-epochs are more than 3 epochs: raise --epochs"),
+    "more than all epochs": (
+        "--objective iwae --epochs 3 --elbo-epochs 4",
+        "--elbo-epochs is at most --epochs, 3, got 4: ",
+    ),
+    "dreams of two": ("--dream-epochs 1 --devices 2", "--dream-epochs run in one process, got --devices 2: "),
     "elbo before elbo": ("--elbo-epochs 3", "--elbo-epochs come before another objective: add --objective iwae"),
     "weight decay": ("--weight-decay -1", "--weight-decay is at least 0, got -1.0: "),
     "input dropout": ("--input-dropout 1", r"input_dropout is a share in \[0, 1\), got 1.0: "),
