@@ -34,7 +34,9 @@ def compare(
             "sbn of svi,iwae,rws,gibbs,exact; all that fit by default"
         ),
     ] = None,
-    budget: Annotated[float, typer.Option(help="seconds of learning for each guide, or with sbn each method")] = 10.0,
+    budget: Annotated[
+        float | None, typer.Option(help="seconds of learning: with sbn of each method, 10; else of a guide at most, 60")
+    ] = None,
     images: Annotated[int, typer.Option(help="test images whose posteriors are compared")] = 30,
     seed: Annotated[int, typer.Option(help="of weights, batches, images and draws")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch its own choice")] = 1,
@@ -59,7 +61,7 @@ def compare(
         check_free(out)
         from inference.cli.compare_sbn import learnt
 
-        result = learnt(data, hidden, methods, budget, images, seed)
+        result = learnt(data, hidden, methods, 10.0 if budget is None else budget, images, seed)
     elif is_model(target):
         if out is not None:
             check_free(out)

@@ -42,14 +42,14 @@ def unknown(target: str) -> str:
 
 
 def compared(
-    target: str, data: str | None, guide: str | None, methods: str | None, budget: float, seed: int
+    target: str, data: str | None, guide: str | None, methods: str | None, budget: float | None, seed: int
 ) -> Any:  # fmt: skip
     """Run the methods on a model and judge them; a Comparison."""
     from inference.cli import engines as known
     from inference.cli.own import is_program
     from inference.comparison.compare import compare
 
-    if not 0 < budget < float("inf"):
+    if budget is not None and not 0 < budget < float("inf"):
         raise RunError(f"--budget is above 0 seconds, got {budget}: pass for example --budget 10")
     if guide is not None and not is_program(target):
         raise RunError(f"--guide is of a program of your own, FILE.py:NAME, and {target} has none: leave it out")
@@ -59,7 +59,7 @@ def compared(
     names = known.settled(methods, kind, found.small)
     model = _marked(found.model) if kind.continuous and kind.discrete and kind.countable else found.model
     reference, judge = known.reference_of(names, found.model, found.data, kind)
-    made = known.engines(names, budget)
+    made = known.engines(names, known.SECONDS if budget is None else budget)
     made[reference] = judge
     with Bars() as bars:
         told = bars.counter("engines", made)

@@ -14,11 +14,12 @@ from typing import Any
 
 from inference.errors import RunError
 
-__all__ = ["METHODS", "Kind", "defaults", "engines", "kind_of", "reference_of", "settled"]
+__all__ = ["METHODS", "SECONDS", "Kind", "defaults", "engines", "kind_of", "reference_of", "settled"]
 
 METHODS = ("guide", "advi", "fullrank", "iwae", "nuts", "nuts-pyro", "hmc-gibbs", "gibbs", "exact")
 GUIDE_STEPS, GUIDE_LR, PARTICLES = 3000, 5e-2, 10
-DRAWS = 2000
+DRAWS = 4000
+SECONDS = 60.0  # of a guide's training at most: on a quiet machine its steps take some ten
 ACCEPT = 0.9  # shorter steps than NUTS's own 0.8: a comparison that warns of one divergence in 4,000 warns too often
 LONG_ACCEPT = 0.95  # of the reference
 MOST_STATES = 2**14  # of all discrete latents of a datum together: enumeration takes a second
@@ -93,7 +94,7 @@ def _takes(method: str, kind: Kind) -> bool:
     return kind.countable and (kind.continuous or (method in ("advi", "iwae") and kind.binary))
 
 
-def engines(names: Sequence[str], seconds: float) -> dict[str, Any]:
+def engines(names: Sequence[str], seconds: float = SECONDS) -> dict[str, Any]:
     """Method -> engine; `seconds` bounds the training of each guide."""
     from inference.comparison.guided import Guided, automatic, full_rank
     from inference.vi.objectives import IWAE, TraceELBO
