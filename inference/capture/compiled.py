@@ -57,7 +57,8 @@ class CompiledSteps:
     Args:
         bound: the objective on a batch: (loss, bound, reg, rec) from (*batch, beta).
         parameters: what the loss is differentiated in.
-        buffers: what the program may write: a run for comparison's sake leaves it as it was.
+        modules: those of the pair and of its objective: their buffers may be written, and a run for comparison's sake
+            leaves them as they were.
         always: compile the first kind of batch at once.
     """
 
@@ -65,10 +66,12 @@ class CompiledSteps:
         self,
         bound: Callable[..., tuple[Tensor, Tensor, Tensor | None, Tensor | None]],
         parameters: Sequence[nn.Parameter],
-        buffers: Sequence[Tensor],
+        modules: Sequence[nn.Module],
         always: bool,
     ):
-        self.bound, self.parameters, self.buffers, self.always = bound, parameters, buffers, always
+        self.bound, self.parameters, self.always = bound, parameters, always
+        self.buffers = [buffer for module in modules for buffer in module.buffers()]
+        self._parts = [part for module in modules for part in module.modules()]
         self.seen: dict[str, int] = {}
         self._kinds: dict[str, _Kind] = {}
         self._off = False
@@ -83,7 +86,7 @@ class CompiledSteps:
         """
         if self._off:
             return None
-        name = f"{phase}: {'' if beta == 1.0 else 'beta, '}{describe(batch)}"
+        name = f"{phase}: {'' if beta == 1.0 else 'beta, '}{self._switches()}{describe(batch)}"
         count = self.seen.get(name, 0)
         if name not in self.seen and len(self.seen) >= _KINDS:
             return None
@@ -121,12 +124,19 @@ class CompiledSteps:
     def _joint(self, batch: tuple[Any, ...], beta: Any) -> tuple[Any, ...]:
         """The bound with its gradient, laid out in memory as the parameters are."""
         loss, bound, reg, rec = self.bound(*batch, beta=beta)
-        found = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        learnt = [p for p in self.parameters if p.requires_grad]
+        found = dict(zip(learnt, torch.autograd.grad(loss, learnt, allow_unused=True), strict=True))
         gradients = [
             g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-            for p, g in zip(self.parameters, found, strict=True)
+            for p, g in ((p, found.get(p)) for p in self.parameters)
         ]
         return loss.detach(), bound, reg, rec, gradients
+
+    def _switches(self) -> str:
+        """Parameters that are frozen now and parts that evaluate, by number: another program."""
+        frozen = [i for i, parameter in enumerate(self.parameters) if not parameter.requires_grad]
+        evaluating = [i for i, part in enumerate(self._parts) if not part.training]
+        return f"frozen {frozen}, " * bool(frozen) + f"evaluating {evaluating}, " * bool(evaluating)
 
     def _run(self, fast: Recorded, args: tuple[Any, Any]) -> Outcome:
         for parameter in self.parameters:

@@ -119,9 +119,8 @@ class SVI:
             buffers = {p + n: b for p, part in self._learners().items() for n, b in part.named_buffers()}
             self._run = self._fabric.setup_module(self._bound.adopt(parameters, buffers))
         elif self._compile is not False:
-            buffers = [*self.pair.named_buffers().values()]
-            buffers += [b for part in self._learners().values() for b in part.buffers()]
-            self._compiled = CompiledSteps(self._value, list(parameters.values()), buffers, self._compile is True)
+            modules = [*self.pair.modules(), *self._learners().values()]
+            self._compiled = CompiledSteps(self._value, list(parameters.values()), modules, self._compile is True)
         self._ready = True
 
     def step(self, *batch: Any) -> SVIInfo:
