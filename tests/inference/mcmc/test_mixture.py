@@ -33,7 +33,7 @@ def moments(draws):
 
 @pytest.mark.slow
 def test_hmc_within_gibbs_agrees_with_nuts_on_the_enumerated_model():
-    y = EXAMPLES["gmm"].data()[0].double()
+    (y,) = EXAMPLES["gmm"].data()
     nuts = NUTS(warmup_steps=1000, num_samples=2000, progress=False)(gaussian_mixture_enumerated, y, seed=1)
     both = HMCWithinGibbs(chains=24, warmup_steps=300, num_samples=600, progress=False)(gaussian_mixture, y, seed=2)
     a, b = moments(nuts), moments(both)
