@@ -63,6 +63,7 @@ def test_optional_and_heavy_packages_have_one_door():
         "jax": {
             "inference/capture/to_jax.py",
             "inference/capture/jax_ops.py",
+            "inference/capture/jax_matrices.py",
             "inference/mcmc/hmc_numpyro.py",
             "inference/mcmc/hmc_warmup.py",
         },

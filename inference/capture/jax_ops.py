@@ -9,8 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy import linalg, special
+
+from inference.capture import jax_matrices as matrices
 
 __all__ = ["OPS"]
 
@@ -70,6 +73,15 @@ def _var(x: Array, dim: Any = None, *, correction: float = 1, keepdim: bool = Fa
     return jnp.var(x, axis=_dims(x, dim), ddof=1 if correction is None else int(correction), keepdims=keepdim)
 
 
+def _layer_norm(x: Array, shape: Sequence[int], weight: Array | None, bias: Array | None, eps: float) -> Any:
+    dims = tuple(range(-len(shape), 0))
+    mean = x.mean(dims, keepdims=True)
+    scale = lax.rsqrt(((x - mean) ** 2).mean(dims, keepdims=True) + eps)
+    out = (x - mean) * scale
+    out = out if weight is None else out * weight
+    return (out if bias is None else out + bias), mean, scale
+
+
 def _softplus(x: Array, beta: float = 1, threshold: float = 20) -> Array:
     return jax.nn.softplus(x * beta) / beta
 
@@ -107,16 +119,23 @@ def _split(x: Array, sizes: Any, dim: int = 0) -> list[Array]:
 
 
 def _index(x: Array, indices: Sequence[Any]) -> Array:
-    return x[tuple(slice(None) if i is None else i for i in indices)]
+    return jnp.asarray(x)[tuple(slice(None) if i is None else i for i in indices)]
 
 
 def _index_put(x: Array, indices: Sequence[Any], values: Array, accumulate: bool = False) -> Array:
     at: Any = tuple(slice(None) if i is None else i for i in indices)
-    if any(getattr(i, "dtype", None) == jnp.bool_ for i in at):
-        (mask,) = at  # only a mask of the leading dims has no shape of its own to gather
-        mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
-        return jnp.where(mask, x + values if accumulate else values, x)
-    return x.at[at].add(values) if accumulate else x.at[at].set(values)
+    if len(at) == 1 and getattr(at[0], "dtype", None) == jnp.bool_:
+        (mask,) = at
+        if isinstance(mask, np.ndarray):  # a constant: it says where
+            at = np.nonzero(mask)
+        else:
+            if jnp.size(values) > 1:  # the k-th place takes the k-th value
+                values = jnp.asarray(values)[jnp.cumsum(mask.reshape(-1)) - 1]
+                values = values.reshape(mask.shape + values.shape[1:])
+            mask = mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim))
+            return jnp.where(mask, x + values if accumulate else values, x)
+    target = jnp.asarray(x).at[at]
+    return target.add(values) if accumulate else target.set(values)
 
 
 def _gather(x: Array, dim: int, index: Array, sparse_grad: bool = False) -> Array:
@@ -130,60 +149,8 @@ def _scatter(x: Array, dim: int, index: Array, src: Any, *, add: bool = False) -
     grid = list(jnp.indices(index.shape, sparse=True))
     grid[dim] = index
     src = src[tuple(slice(n) for n in index.shape)] if jnp.ndim(src) else src
-    return x.at[tuple(grid)].add(src) if add else x.at[tuple(grid)].set(src)
-
-
-def _addmm(c: Array, a: Array, b: Array, *, beta: float = 1, alpha: float = 1) -> Array:
-    return (c if beta == 1 else beta * c) + (a @ b if alpha == 1 else alpha * (a @ b))
-
-
-def _linear_pointwise(x: Array, weight: Array, bias: Array | None, *_: Any) -> Array:
-    out = x @ weight.T
-    return out if bias is None else out + bias
-
-
-def _cholesky(x: Array, *, upper: bool = False, check_errors: bool = False) -> tuple[Array, Array]:
-    lower = jnp.linalg.cholesky(x)
-    return (jnp.swapaxes(lower, -1, -2) if upper else lower), jnp.zeros(x.shape[:-2], jnp.int32)
-
-
-def _solve_triangular(a: Array, b: Array, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Array:
-    shape = jnp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    a, b = jnp.broadcast_to(a, shape + a.shape[-2:]), jnp.broadcast_to(b, shape + b.shape[-2:])
-    return lax.linalg.triangular_solve(a, b, left_side=left, lower=not upper, unit_diagonal=unitriangular)
-
-
-def _triangular_solve(
-    b: Array, a: Array, upper: bool = True, transpose: bool = False, unitriangular: bool = False
-) -> tuple[Array, Array]:
-    a = jnp.swapaxes(a, -1, -2) if transpose else a
-    return _solve_triangular(a, b, upper=upper != transpose, unitriangular=unitriangular), a
-
-
-def _cholesky_solve(b: Array, a: Array, upper: bool = False) -> Array:
-    a = jnp.swapaxes(a, -1, -2) if upper else a
-    half = _solve_triangular(a, b, upper=False)
-    return _solve_triangular(jnp.swapaxes(a, -1, -2), half, upper=True)
-
-
-def _convolution(
-    x: Array, w: Array, bias: Array | None, stride: Any, padding: Any, dilation: Any, transposed: bool,
-    output_padding: Any, groups: int,
-) -> Array:  # fmt: skip
-    spatial = w.ndim - 2
-    if transposed:  # the gradient of a convolution: dilate the input, turn the kernel round
-        w = jnp.flip(w, range(2, w.ndim))
-        w = w.reshape(groups, w.shape[0] // groups, *w.shape[1:])
-        w = jnp.swapaxes(w, 1, 2).reshape(-1, w.shape[1], *w.shape[3:])
-        reach = [d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True)]
-        pads = [(r - p, r - p + o) for r, p, o in zip(reach, padding, output_padding, strict=True)]
-        out = lax.conv_general_dilated(
-            x, w, (1,) * spatial, pads, lhs_dilation=stride, rhs_dilation=dilation, feature_group_count=groups
-        )
-    else:
-        pads = [(p, p) for p in padding]
-        out = lax.conv_general_dilated(x, w, stride, pads, rhs_dilation=dilation, feature_group_count=groups)
-    return out if bias is None else out + bias.reshape(-1, *(1,) * spatial)
+    target = jnp.asarray(x).at[tuple(grid)]
+    return target.add(src) if add else target.set(src)
 
 
 def _pad(x: Array, pad: Sequence[int], value: float = 0) -> Array:
@@ -232,13 +199,14 @@ OPS: dict[str, Callable[..., Any]] = {
     "cumsum": lambda x, dim, dtype=None: jnp.cumsum(x, dim), "cumprod": lambda x, dim, dtype=None: jnp.cumprod(x, dim),
     "logcumsumexp": lambda x, dim: lax.cumlogsumexp(x, dim % x.ndim),
     "_softmax": lambda x, dim, half=False: jax.nn.softmax(x, dim),
-    "_log_softmax": lambda x, dim, half=False: jax.nn.log_softmax(x, dim),
+    "native_layer_norm": _layer_norm, "_log_softmax": lambda x, dim, half=False: jax.nn.log_softmax(x, dim),
     # products and matrices
-    "mm": jnp.matmul, "bmm": jnp.matmul, "mv": jnp.matmul, "dot": jnp.dot, "addmm": _addmm, "addmv": _addmm,
-    "baddbmm": _addmm, "_linear_pointwise": _linear_pointwise, "convolution": _convolution,
-    "linalg_cholesky_ex": _cholesky, "linalg_solve_triangular": _solve_triangular,
-    "triangular_solve": _triangular_solve, "cholesky_solve": _cholesky_solve,
-    "cholesky": lambda x, upper=False: _cholesky(x, upper=upper)[0],
+    "mm": jnp.matmul, "bmm": matrices.bmm, "mv": jnp.matmul, "dot": jnp.dot, "addmm": matrices.addmm,
+    "addmv": matrices.addmm, "baddbmm": matrices.addmm, "_linear_pointwise": matrices.linear_pointwise,
+    "convolution": matrices.convolution,
+    "linalg_cholesky_ex": matrices.cholesky, "linalg_solve_triangular": matrices.solve_triangular,
+    "triangular_solve": matrices.triangular_solve, "cholesky_solve": matrices.cholesky_solve,
+    "cholesky": lambda x, upper=False: matrices.cholesky(x, upper=upper)[0],
     "linalg_inv_ex": lambda x, check_errors=False: (jnp.linalg.inv(x), jnp.zeros(x.shape[:-2], jnp.int32)),
     "_linalg_slogdet": lambda x: (*jnp.linalg.slogdet(x), x, x), "_linalg_det": lambda x: (jnp.linalg.det(x), x, x),
     "tril": jnp.tril, "triu": jnp.triu, "linalg_matrix_exp": linalg.expm,
@@ -253,10 +221,11 @@ OPS: dict[str, Callable[..., Any]] = {
     "flip": jnp.flip, "repeat": lambda x, times: jnp.tile(x, times), "index": _index, "index_put": _index_put,
     "index_select": lambda x, dim, index: jnp.take(x, index, axis=dim), "gather": _gather, "scatter": _scatter,
     "scatter_add": lambda x, dim, index, src: _scatter(x, dim, index, src, add=True),
-    "select_scatter": lambda x, src, dim, i: x.at[(slice(None),) * (dim % x.ndim) + (i,)].set(src),
+    "select_scatter": lambda x, src, dim, i: jnp.asarray(x).at[(slice(None),) * (dim % x.ndim) + (i,)].set(src),
     "slice_scatter": lambda x, src, dim=0, start=None, end=None, step=1: (
-        x.at[(slice(None),) * (dim % x.ndim) + (slice(start, end, step),)].set(src)
+        jnp.asarray(x).at[(slice(None),) * (dim % x.ndim) + (slice(start, end, step),)].set(src)
     ),
+    "broadcast_in_dim": lambda x, shape, dims: lax.broadcast_in_dim(x, shape, dims),
     "constant_pad_nd": _pad, "embedding": lambda w, index, *_: jnp.take(w, index, axis=0),
     # copies; a detached tensor is a constant to the gradient
     **{name: _same for name in ("clone", "alias", "lift_fresh_copy", "lift_fresh", "contiguous", "_to_copy")},

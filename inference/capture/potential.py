@@ -57,16 +57,14 @@ class Potential:
 
     def __call__(self, u: Tensor) -> Tensor:
         """U (), nats, of u (D,)."""
-        trace, push = self._run(u)
-        if self.nesting is None:
-            return -trace.log_prob_sum() - push.log_det
-        return -TraceEinsumEvaluator(trace, True, self.nesting).log_prob(trace) - push.log_det
+        push, log_joint = self._run(u)
+        return -log_joint - push.log_det
 
     def constrain(self, u: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The values T(u), (*lead, *site shape) each, of u (*lead, D), and log |dT/du| (*lead)."""
         lead = u.shape[:-1]
         if self.moving:  # a run of the program for each state
-            runs = [self._run(row)[1] for row in u.reshape(-1, self.size)]
+            runs = [self._run(row)[0] for row in u.reshape(-1, self.size)]
             values = {
                 site.name: torch.stack([run.values[site.name] for run in runs]).reshape(*lead, *site.shape)
                 for site in self.latents
@@ -80,14 +78,20 @@ class Potential:
                 log_det = log_det + site.transform.log_abs_det_jacobian(free, value).reshape((*lead, -1)).sum(-1)
         return values, log_det
 
-    def _run(self, u: Tensor) -> tuple[Any, "_Push"]:
+    def _run(self, u: Tensor) -> tuple["_Push", Tensor]:
+        """One run at T(u), and its log p(x, z) ()."""
         free = {site.name: u[site.at].reshape(site.free) for site in self.latents}
+        push = _Push(lambda name, _: free.get(name))
+        program = push(self.model)
+        if self.nesting is not None:
+            program = poutine.enum(program, first_available_dim=-1 - self.nesting)
         with self.running():
-            push = _Push(lambda name, _: free.get(name))
-            program = push(self.model)
-            if self.nesting is not None:
-                program = poutine.enum(program, first_available_dim=-1 - self.nesting)
-            return poutine.trace(program).get_trace(*self.args), push
+            trace: Any = poutine.trace(program).get_trace(*self.args)
+            if len(push.values) < len(self.latents):
+                raise _unsteady(next(site.name for site in self.latents if site.name not in push.values))
+            if self.nesting is None:
+                return push, trace.log_prob_sum()
+            return push, TraceEinsumEvaluator(trace, True, self.nesting).log_prob(trace)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -194,15 +198,19 @@ class _Push(Messenger):
             ) from None
         free = self._free(name, transform.inverse_shape(fn.shape()))
         if free is None:
-            raise UnsupportedModelError(
-                f"the latent site '{name}' comes and goes with the values of others, so there is no one space to move "
-                "in: sample it always, and mask it where it has no part"
-            )
+            raise _unsteady(name)
         value = transform(free)
         if not _is_identity(transform):
             self.log_det = self.log_det + transform.log_abs_det_jacobian(free, value).sum()
         self.values[name], self.free[name], self.transforms[name] = value, free, transform
         msg["value"], msg["is_observed"] = value, True
+
+
+def _unsteady(name: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"the latent site '{name}' comes and goes with the values of others, so there is no one space to move in: "
+        "sample it always, and mask it where it has no part"
+    )
 
 
 def _is_identity(transform: Any) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import Tensor, fx
-from torch._decomp import core_aten_decompositions
+from torch._decomp import decomposition_table
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
@@ -67,7 +67,7 @@ def to_jax(recorded: Recorded, *example: Tensor, dtype: torch.dtype | None = Non
 
 def _decomposed(recorded: Recorded, example: tuple[Tensor, ...]) -> fx.GraphModule:
     """The graph with what it captured as constants, every operation that the table lacks broken into smaller ones."""
-    rules: Any = {op: rule for op, rule in core_aten_decompositions().items() if _name(op) not in OPS}
+    rules: Any = {op: rule for op, rule in decomposition_table.items() if _name(op) not in OPS}
     captured = [tensor.detach() for tensor in recorded.captured]
     lines = [""]
 
@@ -133,7 +133,7 @@ def _constant(value: Any, dtype: torch.dtype | None) -> Any:
         return type(value)(_constant(part, dtype) for part in value) if isinstance(value, tuple | list) else value
     value = value.detach().cpu()
     wide = dtype is not None and value.is_floating_point()
-    return np.asarray((value.to(dtype) if wide else value).numpy())
+    return np.array((value.to(dtype) if wide else value).numpy())  # a copy: the tensor may change
 
 
 def _cast(out: Any, node: fx.Node, dtype: torch.dtype | None) -> Any:
