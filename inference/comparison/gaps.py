@@ -66,7 +66,7 @@ def split(draws: dict[str, Draws], roles: dict[str, str], forward: Annealed, rev
     log_w = _weights(draws[guide])
     k = len(log_w)
     bound = (log_w.logsumexp(0) - math.log(k)).numpy()
-    found.append(Bound(f"{guide}, {k:,} draws weighted", bound, ""))
+    found.append(Bound(f"{guide}, k = {k:,}", bound, ""))
     above = upper(forward.log_w, reverse.log_w).numpy()
     return Gaps(tuple(found), forward.log_p.numpy(), above, settings)
 
@@ -110,14 +110,11 @@ def gaps_section(gaps: Gaps | None) -> Markup:
     if gaps is None:
         return Markup("")
     rows = "".join(
-        f"<tr><th scope='row'>{escape(b.name)}</th><td>{_pm(b.values)}</td><td>{_pm(gaps.log_p - b.values)}</td></tr>"
+        _row(b.name, b.values, _pm(gaps.log_p - b.values))
         for b in sorted(gaps.bounds, key=lambda b: float(b.values.mean()))
     )
-    rows += (
-        f"<tr><th scope='row'>annealed, lower bound</th><td>{_pm(gaps.log_p)}</td><td>0</td></tr>"
-        f"<tr><th scope='row'>annealed, upper bound</th><td>{_pm(gaps.log_p_above)}</td>"
-        f"<td>{_pm(gaps.log_p - gaps.log_p_above)}</td></tr>"
-    )
+    rows += _row("annealed, from below", gaps.log_p, "0")
+    rows += _row("annealed, from above", gaps.log_p_above, _pm(gaps.log_p - gaps.log_p_above))
     chart, names = _chart(gaps)
     swatches = "".join(f"<li>{legend(i)}{escape(name)}</li>" for i, name in enumerate(names))
     # safe to pass unescaped: every word that is not our own has been escaped
@@ -127,10 +124,15 @@ def gaps_section(gaps: Gaps | None) -> Markup:
         "<p class='soft'>Mean over data ± standard error over data, nats per datum. The amortisation gap is what a "
         "guide optimised for each datum alone wins over the trained one; the approximation gap is what remains to "
         f"log p(x). {escape(gaps.settings)}</p>"
-        "<div class='scroll'><table class='numbers'><thead><tr><th>bound</th><th>nats</th><th>to log p(x)</th></tr>"
+        "<div class='scroll'><table class='numbers'><thead><tr><th></th><th>nats</th><th>to log p(x)</th></tr>"
         f"</thead><tbody>{rows}</tbody></table></div>"
         f"<ul class='legend'>{swatches}</ul><figure class='wide'>{chart}</figure></section>"
     )
+
+
+def _row(name: str, values: np.ndarray, gap: str) -> str:
+    head = f"<th scope='row' style='text-align:left;white-space:normal'>{escape(name)}</th>"
+    return f"<tr>{head}<td>{fixed(float(values.mean()))}</td><td>{gap}</td></tr>"
 
 
 def _chart(gaps: Gaps) -> tuple[str, list[str]]:
@@ -145,7 +147,7 @@ def _chart(gaps: Gaps) -> tuple[str, list[str]]:
         (0.0, len(order) + 1.0), (low - 0.02 * high, 1.05 * high), "data, in order of the guide's gap",
         "log p(x) − bound, nats", "Gap of each datum", width=520, height=300,
     )  # fmt: skip
-    chart.rule([(0.0, 0.0), (len(order) + 1.0, 0.0)], "log p(x)")
+    chart.rule([(0.0, 0.0), (len(order) + 1.0, 0.0)])
     for i, (_, line) in enumerate(lines):
         chart.marks([(rank + 1.0, float(value)) for rank, value in enumerate(line[order])], i)
     return chart.svg(), [name for name, _ in lines]

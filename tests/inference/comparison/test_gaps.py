@@ -86,7 +86,7 @@ def test_the_gap_is_split_and_told(gaussian, tmp_path):
     assert found["gap"]["mean"] == pytest.approx(found["amortisation"]["mean"] + found["approximation"]["mean"])
     assert found["amortisation"]["mean"] > 0 and found["approximation"]["mean"] > 0
     page = result._replace(gaps=gaps).save(tmp_path / "out").read_text()
-    assert "Where the bound loses" in page and "Annealed &lt;b&gt;." in page and "guide, 1,000 draws weighted" in page
+    assert "Where the bound loses" in page and "Annealed &lt;b&gt;." in page and "guide, k = 1,000" in page
     assert json.loads((tmp_path / "out" / "rows.json").read_text())["gaps"] == json.loads(json.dumps(found))
 
 
