@@ -110,7 +110,7 @@ class TestWhen:
     def test_a_resumed_run_is_the_same_bit_for_bit(self, stop, graphs, monkeypatch):
         monkeypatch.setattr(module, "PATIENCE", 3)
         batches = [X[:8], X[8:16], X[16:]] * 3
-        _, losses, whole, _ = trained(vae, TraceELBO, "auto", batches=batches)
+        uninterrupted, losses, whole, _ = trained(vae, TraceELBO, "auto", batches=batches)
         first, _, _, rng = trained(vae, TraceELBO, "auto", batches=batches[:stop])
         second = SVI(vae(), TraceELBO(), lambda p: Adam(p, 1e-2, eps=1e-2), compile="auto")
         second.init(batches[0])
@@ -119,6 +119,12 @@ class TestWhen:
         assert [second.step(batch).loss.item() for batch in batches[stop:]] == losses[stop:]
         for name, value in second.state()[0].items():
             assert torch.equal(value, whole[name]), name
+        # rounding alone would tell machine code from the program: it must take over at the same step
+        assert (
+            second.state()[1]["kinds"]
+            == uninterrupted.state()[1]["kinds"]
+            == {"0: 8x12 float32": 6, "0: 4x12 float32": 3}
+        )
 
     def test_half_precision_is_recorded(self, graphs):
         fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
