@@ -1,4 +1,4 @@
-"""Eight posteriors of posteriordb [magnusson2025] as Pyro programs, with their data and reference draws.
+"""Eight posteriors of posteriordb [magnusson2024] as Pyro programs, with their data and reference draws.
 
     posterior = load("arK")
     draws = NUTS()(posterior.model, *posterior.data)

@@ -43,7 +43,7 @@ _AMAT_GZ = {
 # The sha256 of mnist are those of the canonical files, whose md5 are the published ones; those of
 # fashion_mnist, binarized_mnist (.amat), omniglot (.zip) and cifar10 (.tar.gz) are in
 # tensorflow_datasets/url_checksums. The md5 of caltech101_silhouettes is in google-deepmind's dm_nevis; no
-# sha256 of it is published. Those of posteriordb [magnusson2025] are of the files as its repository held them
+# sha256 of it is published. Those of posteriordb [magnusson2024] are of the files as its repository held them
 # in 2026. The .amat.gz and .bin.xz are repackings for a local folder, without a URL.
 FILES: dict[str, Source] = {
     **_published(
