@@ -98,6 +98,7 @@ def test_what_cannot_be_is_one_sentence_and_leaves_nothing(ppl, tmp_path, words,
     assert [path.name for path in tmp_path.iterdir()] == ["full"]
 
 
+@pytest.mark.slow
 def test_a_run_of_continuous_latents_is_compared_with_hmc(ppl, tmp_path):  # noqa: F811
     np.save(tmp_path / "x.npy", (np.random.default_rng(0).random((40, 3, 3)) < 0.5).astype(np.uint8))
     run = tmp_path / "vae"
