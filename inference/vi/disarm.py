@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -163,6 +164,8 @@ def _product_of_bernoullis(fn: Any) -> Tensor | None:
     binary, fn = is_binary(fn), _base(fn)
     if not binary or not isinstance(getattr(fn, "logits", None), Tensor):
         return None
+    if type(fn) in (dist.Bernoulli, torch.distributions.Bernoulli):  # no look at values, so that it can be recorded
+        return fn.logits
     try:
         mean = fn.mean
     except NotImplementedError:

@@ -10,8 +10,9 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import Adam
 
-from inference import IWAE, NVIL, SVI, ReweightedWakeSleep, TraceELBO
+from inference import IWAE, NVIL, SVI, DisARM, Dreaming, ReweightedWakeSleep, TraceELBO
 from inference.capture import compiled as module
+from inference.capture import inductor, record
 from inference.capture.inductor import rewritten
 from inference.errors import RunError
 from ppl_models import VAE, SigmoidBeliefNetwork
@@ -55,6 +56,8 @@ CASES = {
     "convolutions": (lambda: VAE(16, 2, (2, 5), conv=True, image_shape=(1, 4, 4)), TraceELBO, {}),
     "vimco": (lambda: SigmoidBeliefNetwork((12, 4)), lambda: IWAE(3), {}),
     "moments in buffers": (lambda: SigmoidBeliefNetwork((12, 4)), lambda: NVIL(hidden=3), {}),
+    "antithetic pairs": (lambda: SigmoidBeliefNetwork((12, 4)), DisARM, {}),
+    "dreams for the guide": (vae, lambda: Dreaming(IWAE(2)), {"before": [(IWAE(2), 2)]}),
     "dreams": (lambda: SigmoidBeliefNetwork((12, 4)), lambda: ReweightedWakeSleep(3), {}),
     "two objectives": (vae, lambda: IWAE(2), {"before": [(TraceELBO(), 2)]}),
 }
@@ -71,6 +74,13 @@ def test_recorded_steps_are_the_programs_own(case, graphs):
     assert torch.equal(rng, ours_rng)
     for name, value in state.items():
         torch.testing.assert_close(there[name], value, rtol=1e-5, atol=1e-5, msg=name)
+
+
+def test_a_product_that_something_is_added_to():
+    """Inductor would fuse the sum into oneDNN's product, which it takes for one with a constant weight."""
+    x, w, y = (torch.randn(64, 64, generator=torch.Generator().manual_seed(i)) for i in range(3))
+    fast = inductor.compiled(record(lambda x, w, y: x @ w.T + y, x, w, y), x, w, y)
+    torch.testing.assert_close(fast(x, w, y), x @ w.T + y, rtol=1e-5, atol=1e-5)
 
 
 def test_machine_code_is_the_programs_own():
