@@ -138,7 +138,7 @@ def test_a_seed_is_a_run_and_the_callers_state_stays():
 @pytest.mark.parametrize("backend", ["numpyro", "pyro"])
 def test_no_warm_up_at_all(backend):
     draws = NUTS(chains=1, warmup_steps=0, num_samples=5, backend=backend)(gamma)
-    assert draws.values["g"].shape == (1, 5) and (draws.stats["step_size"] == 1).all()
+    assert draws.values["g"].shape == (1, 5) and len(draws.stats["step_size"].unique()) == 1
 
 
 @pytest.mark.parametrize(
