@@ -71,7 +71,7 @@ def eight_schools_noncentered(y: Tensor, sigma: Tensor) -> None:  # (N,), (N,)
 def ark(y: Tensor, past: Tensor) -> None:  # (N,), (N, 5): the five values before each
     """An autoregression of order 5: y_t ~ N(alpha + sum_k beta_k y_{t-k}, sigma)."""
     alpha = pyro.sample("alpha", dist.Normal(0.0, 10.0))
-    beta = pyro.sample("beta", dist.Normal(0.0, 10.0).expand([5]).to_event(1))
+    beta = pyro.sample("beta", dist.Normal(past.new_zeros(5), 10.0).to_event(1))
     sigma = pyro.sample("sigma", dist.HalfCauchy(2.5))
     with pyro.plate("data", len(y), dim=-1):
         pyro.sample("y", dist.Normal(alpha + past @ beta, sigma), obs=y)
@@ -104,7 +104,7 @@ def logmesquite_logvolume(log_weight: Tensor, log_volume: Tensor) -> None:  # (N
 
 def blr(y: Tensor, x: Tensor) -> None:  # (N,), (N, 5)
     """Bayesian linear regression."""
-    beta = pyro.sample("beta", dist.Normal(0.0, 10.0).expand([x.shape[-1]]).to_event(1))
+    beta = pyro.sample("beta", dist.Normal(x.new_zeros(x.shape[-1]), 10.0).to_event(1))
     sigma = pyro.sample("sigma", dist.HalfNormal(10.0))
     with pyro.plate("data", len(y), dim=-1):
         pyro.sample("y", dist.Normal(x @ beta, sigma), obs=y)
@@ -122,10 +122,10 @@ def gp_regr(y: Tensor, x: Tensor) -> None:  # (N,), (N,)
 
 def low_dim_gauss_mix(y: Tensor) -> None:  # (N,)
     """A mixture of two normals, their means in order; the assignments are summed out."""
-    ordered = dist.TransformedDistribution(dist.Normal(0.0, 1.0).expand([2]).to_event(1), [OrderedTransform()])
+    ordered = dist.TransformedDistribution(dist.Normal(y.new_zeros(2), 1.0).to_event(1), [OrderedTransform()])
     mu = pyro.sample("mu", ordered.mask(False))
     pyro.factor("mu_prior", dist.Normal(0.0, 2.0).log_prob(mu).sum(-1))
-    sigma = pyro.sample("sigma", dist.HalfNormal(2.0).expand([2]).to_event(1))
+    sigma = pyro.sample("sigma", dist.HalfNormal(y.new_full((2,), 2.0)).to_event(1))
     theta = pyro.sample("theta", dist.Beta(5.0, 5.0))
     with pyro.plate("data", len(y), dim=-1):
         shares = torch.stack([theta, 1 - theta], -1)
@@ -134,7 +134,7 @@ def low_dim_gauss_mix(y: Tensor) -> None:  # (N,)
 
 
 def _flat(n: int) -> Any:
-    return dist.Normal(0.0, 1.0).expand([n]).to_event(1).mask(False)
+    return dist.Normal(torch.zeros(n), 1.0).to_event(1).mask(False)
 
 
 def _past(d: dict[str, Tensor]) -> tuple[Tensor, ...]:
