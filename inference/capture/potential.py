@@ -4,7 +4,8 @@
 
 Every latent site has a bijector T from the reals onto its support; all of them share one vector u (D,). Enumerated
 sites are summed out of p as Pyro's own evaluator does, so that log p is the marginal of what is left. Parameters,
-`pyro.param` or a module's, are constants.
+`pyro.param` or a module's, are constants. The program sees each latent in the precision of its prior's draws; u has the
+widest of them.
 """
 
 import math
@@ -21,6 +22,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.transforms import ComposeTransform, IndependentTransform
+from torch.utils._pytree import tree_leaves
 
 from inference.errors import RunError, UnsupportedModelError
 from inference.pair import Pair, as_pair, is_latent, is_stochastic
@@ -34,6 +36,7 @@ class Latent(NamedTuple):
     name: str
     shape: torch.Size  # of the site's value
     free: torch.Size  # of its unconstrained twin
+    like: Tensor  # dtype and device of the prior's draws
     at: slice  # of the vector u
     transform: Any  # T: unconstrained -> constrained
 
@@ -45,7 +48,7 @@ class Potential:
     model: Callable[..., Any]
     args: tuple[Any, ...]
     latents: tuple[Latent, ...]
-    like: Tensor  # dtype and device of the latents
+    like: Tensor  # dtype and device of u
     contexts: tuple[Callable[[], Any], ...] = ()  # to run the program in: its parameters, its modules evaluating
     nesting: int | None = None  # depth of the plates, where sites are enumerated
     moving: bool = False  # a support depends on other latents, so that T is known within the program alone
@@ -80,8 +83,8 @@ class Potential:
 
     def _run(self, u: Tensor) -> tuple["_Push", Tensor]:
         """One run at T(u), and its log p(x, z) ()."""
-        free = {site.name: u[site.at].reshape(site.free) for site in self.latents}
-        push = _Push(lambda name, _: free.get(name))
+        free = {site.name: u[site.at].reshape(site.free).to(site.like) for site in self.latents}
+        push = _Push(lambda name, *_: free.get(name))
         program = push(self.model)
         if self.nesting is not None:
             program = poutine.enum(program, first_available_dim=-1 - self.nesting)
@@ -143,7 +146,7 @@ def read_potential(model_or_pair: Any, args: tuple[Any, ...]) -> Potential:
     empty = Potential(model, args, (), torch.empty(0), contexts)
     with torch.random.fork_rng(), torch.no_grad(), empty.running(), pyro.validation_enabled(True):
         torch.manual_seed(0)
-        runs = [_Push(lambda _, shape: 4 * torch.rand(shape) - 2) for _ in range(2)]
+        runs = [_Push(lambda _, shape, fn: (4 * torch.rand(shape) - 2).to(_like(fn, args))) for _ in range(2)]
         first, _ = (cast(Any, poutine.trace(run(model)).get_trace(*args)) for run in runs)
     frames = [f for site in first.nodes.values() if is_stochastic(site) for f in site["cond_indep_stack"]]
     for frame in frames:
@@ -161,9 +164,10 @@ def read_potential(model_or_pair: Any, args: tuple[Any, ...]) -> Potential:
             )
     latents: list[Latent] = []
     for name, transform in runs[0].transforms.items():
-        value, free = runs[0].values[name], runs[0].free[name]
+        shape, free = runs[0].values[name].shape, runs[0].free[name]
         begin = latents[-1].at.stop if latents else 0
-        latents.append(Latent(name, value.shape, free.shape, slice(begin, begin + free.numel()), transform))
+        at = slice(begin, begin + free.numel())
+        latents.append(Latent(name, shape, free.shape, free.new_empty(0), at, transform))
     if not latents:
         raise UnsupportedModelError(
             "HMC and NUTS draw continuous latents, and the model has none: draw by Gibbs, or enumerate by Exact()"
@@ -171,13 +175,14 @@ def read_potential(model_or_pair: Any, args: tuple[Any, ...]) -> Potential:
     again = runs[1].transforms
     moving = any(not _same(site.transform, again.get(site.name), runs[0].free[site.name]) for site in latents)
     depth = max((-f.dim for f in frames if f.vectorized), default=0) if discrete else None
-    return Potential(model, args, tuple(latents), runs[0].values[latents[0].name], contexts, depth, moving)
+    like = torch.cat([site.like for site in latents])
+    return Potential(model, args, tuple(latents), like, contexts, depth, moving)
 
 
 class _Push(Messenger):
     """Put T(u) in the place of each continuous latent, T as its support says where the program stands."""
 
-    def __init__(self, free: Callable[[str, torch.Size], Tensor | None]):
+    def __init__(self, free: Callable[[str, torch.Size, Any], Tensor | None]):
         super().__init__()
         self._free = free
         self.values: dict[str, Tensor] = {}
@@ -196,7 +201,7 @@ class _Push(Messenger):
                 f"the support of '{name}', {fn.support}, has no bijector from the reals, so HMC cannot move on it: "
                 "draw from a distribution on the reals and transform it in the model"
             ) from None
-        free = self._free(name, transform.inverse_shape(fn.shape()))
+        free = self._free(name, transform.inverse_shape(fn.shape()), fn)
         if free is None:
             raise _unsteady(name)
         value = transform(free)
@@ -204,6 +209,15 @@ class _Push(Messenger):
             self.log_det = self.log_det + transform.log_abs_det_jacobian(free, value).sum()
         self.values[name], self.free[name], self.transforms[name] = value, free, transform
         msg["value"], msg["is_observed"] = value, True
+
+
+def _like(fn: Any, args: tuple[Any, ...]) -> Tensor:
+    """An empty tensor of the dtype and device of a prior's draws; of the data, where a flat prior has none."""
+    try:
+        return fn().new_empty(0)
+    except NotImplementedError:
+        leaves = (leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor) and leaf.is_floating_point())
+        return next(leaves, torch.empty(0)).new_empty(0)
 
 
 def _unsteady(name: str) -> UnsupportedModelError:

@@ -127,7 +127,7 @@ def _as_draws(potential: Potential, run: Trajectory) -> Draws:
     stats = {name: value.to(run.u) for name, value in run.stats.items()}
     stats |= {"steps": steps, "tree_depth": steps.double().log2().floor() + 1}
     return Draws(
-        values={name: value.to(potential.like) for name, value in values.items()},
+        values={site.name: values[site.name].to(site.like) for site in potential.latents},
         log_p=(-run.energy - log_det).unsqueeze(-1),
         seconds=run.seconds,
         warmup_seconds=run.warmup_seconds,

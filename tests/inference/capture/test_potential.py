@@ -93,6 +93,27 @@ def test_a_flat_prior_needs_no_draw():
     assert read_potential(model, (X,)).size == 1
 
 
+def mixed(x):
+    """Latents of two precisions; a flat one, which takes the data's."""
+    wide = pyro.sample("wide", dist.Normal(x.new_zeros(4), 1.0).to_event(1))
+    narrow = pyro.sample("narrow", dist.Gamma(torch.ones(2), 1.0).to_event(1))
+    flat = pyro.sample("flat", dist.ImproperUniform(constraints.real, (), ()))
+    mean = (torch.ones(3, 4, dtype=torch.float64) @ wide).sum() + (torch.ones(3, 2) @ narrow).sum() + flat
+    pyro.sample("x", dist.Normal(mean, 1.0).expand([len(x)]).to_event(1), obs=x)
+
+
+def test_latents_have_the_precision_of_their_prior():
+    potential = read_potential(mixed, (X.double(),))
+    wanted = {"wide": torch.float64, "narrow": torch.float32, "flat": torch.float64}
+    assert {site.name: site.like.dtype for site in potential.latents} == wanted
+    u = potential.start(torch.Generator().manual_seed(0))
+    values, log_det = potential.constrain(u)
+    values["narrow"] = values["narrow"].float()
+    trace = poutine.trace(poutine.condition(mixed, values)).get_trace(X.double())
+    assert u.dtype == torch.float64 and potential(u).dtype == torch.float64
+    assert torch.allclose(-potential(u) - log_det, trace.log_prob_sum(), rtol=1e-6)
+
+
 def test_parameters_are_held_fixed():
     class Program(nn.Module):
         def __init__(self):
