@@ -59,7 +59,7 @@ def compared(
     names = known.settled(methods, kind, found.small)
     model = _marked(found.model) if kind.continuous and kind.discrete and kind.countable else found.model
     reference, judge = known.reference_of(names, found.model, found.data, kind)
-    made = known.engines(names, known.SECONDS if budget is None else budget)
+    made = known.engines(names, kind, known.SECONDS if budget is None else budget)
     made[reference] = judge
     with Bars() as bars:
         told = bars.counter("engines", made)

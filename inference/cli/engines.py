@@ -17,11 +17,13 @@ from inference.errors import RunError
 __all__ = ["METHODS", "SECONDS", "Kind", "defaults", "engines", "kind_of", "reference_of", "settled"]
 
 METHODS = ("guide", "advi", "fullrank", "iwae", "nuts", "nuts-pyro", "hmc-gibbs", "gibbs", "exact")
-GUIDE_STEPS, GUIDE_LR, PARTICLES = 3000, 5e-2, 10
+GUIDE_STEPS, GUIDE_LR, PARTICLES = 2000, 5e-2, 10
 DRAWS = 4000
 SECONDS = 60.0  # of a guide's training at most: on a quiet machine its steps take some ten
 ACCEPT = 0.9  # shorter steps than NUTS's own 0.8: a comparison that warns of one divergence in 4,000 warns too often
 LONG_ACCEPT = 0.95  # of the reference
+VISITS = 2500  # of discrete sites by each chain of hmc-gibbs: with many, each step takes longer, so there are fewer
+LEAST_STEPS = 500
 MOST_STATES = 2**14  # of all discrete latents of a datum together: enumeration takes a second
 
 
@@ -30,7 +32,7 @@ class Kind:
     """What the latents of a model are."""
 
     continuous: bool
-    discrete: bool  # some latents are, marked to be summed out or not
+    discrete: int  # sites that are, marked to be summed out or not
     countable: bool  # each discrete one has finitely many values
     binary: bool  # every latent is a Bernoulli
     guide: bool  # it has a guide of its own
@@ -51,7 +53,7 @@ def kind_of(model: Any, data: tuple[Any, ...]) -> Kind:
     discrete = [fn for fn in latent if fn.support.is_discrete]
     countable = all(fn.has_enumerate_support for fn in discrete)
     guided = model_of(model) is not model
-    return Kind(len(discrete) < len(latent), bool(discrete), countable, all(map(is_binary, latent)), guided)
+    return Kind(len(discrete) < len(latent), len(discrete), countable, all(map(is_binary, latent)), guided)
 
 
 def defaults(kind: Kind, small: bool) -> list[str]:
@@ -94,7 +96,7 @@ def _takes(method: str, kind: Kind) -> bool:
     return kind.countable and (kind.continuous or (method in ("advi", "iwae") and kind.binary))
 
 
-def engines(names: Sequence[str], seconds: float = SECONDS) -> dict[str, Any]:
+def engines(names: Sequence[str], kind: Kind, seconds: float = SECONDS) -> dict[str, Any]:
     """Method -> engine; `seconds` bounds the training of each guide."""
     from inference.comparison.guided import Guided, automatic, full_rank
     from inference.vi.objectives import IWAE, TraceELBO
@@ -111,7 +113,7 @@ def engines(names: Sequence[str], seconds: float = SECONDS) -> dict[str, Any]:
         "iwae": lambda: guided(IWAE(PARTICLES), automatic, resample=PARTICLES),
         "nuts": _nuts,
         "nuts-pyro": lambda: _nuts(backend="pyro", chains=2, warmup_steps=300, num_samples=500),
-        "hmc-gibbs": _hmc_gibbs,
+        "hmc-gibbs": lambda: _hmc_gibbs(kind),
         "gibbs": _gibbs,
         "exact": _exact,
     }
@@ -130,7 +132,7 @@ def reference_of(names: Sequence[str], model: Any, data: tuple[Any, ...], kind: 
     if not kind.continuous:
         return ("exact", _exact()) if "exact" in names or _few_states(model, data) else ("long", _gibbs(2000, 4000, 10))
     if not kind.countable or ("nuts" not in names and "hmc-gibbs" in names):
-        return "long", _hmc_gibbs(2000, 5000)
+        return "long", _hmc_gibbs(kind, 2)
     return "long", _nuts(LONG_ACCEPT, warmup_steps=2000, num_samples=5000)
 
 
@@ -150,10 +152,11 @@ def _nuts(target_accept: float = ACCEPT, **settings: Any) -> Any:
     return NUTS(target_accept=target_accept, **settings)
 
 
-def _hmc_gibbs(warmup_steps: int = 500, num_samples: int = 1000) -> Any:
+def _hmc_gibbs(kind: Kind, times: int = 1) -> Any:
     from inference.mcmc.hmc_within_gibbs import HMCWithinGibbs
 
-    return HMCWithinGibbs(chains=4, warmup_steps=warmup_steps, num_samples=num_samples)
+    draws = max(LEAST_STEPS, VISITS // max(1, kind.discrete))
+    return HMCWithinGibbs(chains=4, warmup_steps=times * min(500, draws // 2), num_samples=times * draws)
 
 
 def _gibbs(warmup_steps: int = 100, num_samples: int = 1000, thin: int = 1) -> Any:

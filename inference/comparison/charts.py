@@ -13,7 +13,7 @@ from inference.comparison.figures import tick_label, ticks
 
 __all__ = ["MARKS", "Chart", "legend"]
 
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 42
+LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 42
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
 # a mark of some 7 pixels for each engine, drawn from its centre
 MARKS = (
