@@ -92,7 +92,7 @@ def _takes(method: str, kind: Kind) -> bool:
     if method in ("gibbs", "exact"):
         return not kind.continuous
     if method == "hmc-gibbs":
-        return kind.continuous and kind.discrete
+        return kind.continuous and kind.discrete > 0
     return kind.countable and (kind.continuous or (method in ("advi", "iwae") and kind.binary))
 
 
