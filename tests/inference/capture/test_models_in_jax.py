@@ -5,6 +5,7 @@ The networks' potentials in float32, and the units of a belief network, are in `
 """
 
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -47,13 +48,14 @@ def test_a_vaes_latents(settings, double):
 class LogJoint(nn.Module):
     """The log joint of one draw of a network's units, called with other parameters by `functional_call`."""
 
-    def __init__(self, net: nn.Module, x: Tensor):
+    def __init__(self, net: Any, x: Tensor):
         super().__init__()
-        self.net, self.x = net, x
+        self.net: Any = net
+        self.x = x
         sites = poutine.trace(net.model).get_trace(x).nodes.items()
         self.units = {name: site["value"] for name, site in sites if site["type"] == "sample" and is_latent(site)}
 
-    def forward(self) -> Tensor:
+    def forward(self) -> Any:
         return poutine.trace(poutine.condition(self.net.model, self.units)).get_trace(self.x).log_prob_sum()
 
 
@@ -79,7 +81,7 @@ def test_a_bayesian_network_given_its_tables(double):
     net = BayesianNetwork(tables)
     drawn = {name: value.clone() for name, value in net.model().items()}
 
-    def log_joint(flat: Tensor) -> Tensor:
+    def log_joint(flat: Tensor) -> Any:
         parts = {"a": flat[:2], "b": flat[2:].view(2, 2)}
         net.variables = {name: tables[name]._replace(table=part) for name, part in parts.items()}
         return poutine.trace(poutine.condition(net.model, drawn)).get_trace().log_prob_sum()
