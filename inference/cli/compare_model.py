@@ -1,5 +1,8 @@
 """`ppl compare` of a classic model by name, of a user's own program, or of a Bayesian network in a BIF file."""
 
+from collections.abc import Collection
+from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,6 +10,8 @@ from inference.cli.bars import Bars
 from inference.errors import RunError
 
 __all__ = ["compared", "is_model", "unknown"]
+
+_MOST_JOINT = 2**10  # states of a block
 
 
 class Target(NamedTuple):
@@ -17,6 +22,7 @@ class Target(NamedTuple):
     title: str
     notes: dict[str, str]
     small: bool = False  # Pyro's own NUTS takes it in a minute
+    blocks: tuple[tuple[str, ...], ...] = ()  # discrete sites that single updates could not move
 
 
 def is_model(target: str) -> bool:
@@ -55,7 +61,7 @@ def compared(
         raise RunError(f"--guide is of a program of your own, FILE.py:NAME, and {target} has none: leave it out")
     found = _own(target, data, guide, seed) if is_program(target) else _bif(target, data) if _is_bif(target) else None
     found = _classic(target, data) if found is None else found
-    kind = known.kind_of(found.model, found.data)
+    kind = replace(known.kind_of(found.model, found.data), blocks=found.blocks)
     names = known.settled(methods, kind, found.small)
     model = _marked(found.model) if kind.continuous and kind.discrete and kind.countable else found.model
     reference, judge = known.reference_of(names, found.model, found.data, kind)
@@ -136,7 +142,20 @@ def _bif(target: str, data: str | None) -> Target:
     given = ", ".join(f"{name} = {state}" for name, state in evidence.items()) or "none"
     name = Path(target).name.split(".")[0]
     title = f"Bayesian network {name}: which engine to trust"
-    return Target(model, (), title, {"model": target, "evidence": given})
+    return Target(model, (), title, {"model": target, "evidence": given}, blocks=_blocks(network, seen))
+
+
+def _blocks(network: Any, seen: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    """Latent variables that probabilities of 0 tie together, each with its parents, where their states are few."""
+    blocks: list[set[str]] = []
+    for name, variable in network.variables.items():
+        if bool((variable.table == 0).any()):
+            tied = {name, *variable.parents}
+            tied.update(*(block for block in blocks if block & tied))
+            blocks = [block for block in blocks if not block & tied] + [tied]
+    named = [tuple(name for name in network.order if name in block and name not in seen) for block in blocks]
+    states = [prod(len(network.variables[name].states) for name in block) for block in named]
+    return tuple(block for block, k in zip(named, states, strict=True) if len(block) > 1 and k <= _MOST_JOINT)
 
 
 def _is_bif(target: str) -> bool:

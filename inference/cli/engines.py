@@ -36,6 +36,7 @@ class Kind:
     countable: bool  # each discrete one has finitely many values
     binary: bool  # every latent is a Bernoulli
     guide: bool  # it has a guide of its own
+    blocks: tuple[tuple[str, ...], ...] = ()  # discrete sites that Gibbs draws jointly
 
 
 def kind_of(model: Any, data: tuple[Any, ...]) -> Kind:
@@ -114,7 +115,7 @@ def engines(names: Sequence[str], kind: Kind, seconds: float = SECONDS) -> dict[
         "nuts": _nuts,
         "nuts-pyro": lambda: _nuts(backend="pyro", chains=2, warmup_steps=300, num_samples=500),
         "hmc-gibbs": lambda: _hmc_gibbs(kind),
-        "gibbs": _gibbs,
+        "gibbs": lambda: _gibbs(kind),
         "exact": _exact,
     }
     return {name: made[name]() for name in names}
@@ -130,7 +131,11 @@ def reference_of(names: Sequence[str], model: Any, data: tuple[Any, ...], kind: 
 
         return "quadrature", Quadrature()
     if not kind.continuous:
-        return ("exact", _exact()) if "exact" in names or _few_states(model, data) else ("long", _gibbs(2000, 4000, 10))
+        return (
+            ("exact", _exact())
+            if "exact" in names or _few_states(model, data)
+            else ("long", _gibbs(kind, 2000, 4000, 10))
+        )
     if not kind.countable or ("nuts" not in names and "hmc-gibbs" in names):
         return "long", _hmc_gibbs(kind, 2)
     return "long", _nuts(LONG_ACCEPT, warmup_steps=2000, num_samples=5000)
@@ -159,10 +164,10 @@ def _hmc_gibbs(kind: Kind, times: int = 1) -> Any:
     return HMCWithinGibbs(chains=4, warmup_steps=times * min(500, draws // 2), num_samples=times * draws)
 
 
-def _gibbs(warmup_steps: int = 100, num_samples: int = 1000, thin: int = 1) -> Any:
+def _gibbs(kind: Kind, warmup_steps: int = 100, num_samples: int = 1000, thin: int = 1) -> Any:
     from inference.mcmc.gibbs import Gibbs
 
-    return Gibbs(chains=4, warmup_steps=warmup_steps, num_samples=num_samples, thin=thin)
+    return Gibbs(4, warmup_steps, num_samples, thin, blocks=kind.blocks)
 
 
 def _exact() -> Any:

@@ -86,6 +86,17 @@ def test_a_network_of_a_bif_file_given_evidence(ppl, tmp_path):  # noqa: F811
     assert rows(tmp_path / "out")["exact"]["log_evidence"] == pytest.approx(np.log(0.2 * 0.9 + 0.8 * 0.1), abs=1e-6)
 
 
+def test_variables_that_a_certain_one_ties_together_are_drawn_jointly(ppl, tmp_path):  # noqa: F811
+    """Either = rain OR hose: single updates could not move the three."""
+    hose = "variable hose { type discrete [ 2 ] { yes, no }; }\nvariable either { type discrete [ 2 ] { yes, no }; }\n"
+    tables = "probability ( hose ) { table 0.3, 0.7; }\nprobability ( either | rain, hose ) { (yes, yes) 1, 0; "
+    tables += "(yes, no) 1, 0; (no, yes) 1, 0; (no, no) 0, 1; }\n"
+    (tmp_path / "or.bif").write_text(NET + hose + tables)
+    said = ppl("compare", "or.bif", "--out", "out")
+    assert said.code == 0, said.err
+    assert rows(tmp_path / "out")["gibbs"]["verdict"] == "trust"
+
+
 def test_a_class_of_ones_own_is_trained_and_goes_on(ppl, tmp_path):  # noqa: F811
     x = np.random.default_rng(0).normal(size=(60, 64)).astype(np.float32)
     np.savez(tmp_path / "x.npz", x=x, extra=np.zeros(3))
