@@ -22,7 +22,7 @@ DRAWS = 4000
 SECONDS = 60.0  # of a guide's training at most: on a quiet machine its steps take some ten
 ACCEPT = 0.9  # shorter steps than NUTS's own 0.8: a comparison that warns of one divergence in 4,000 warns too often
 LONG_ACCEPT = 0.95  # of the reference
-VISITS = 2500  # of discrete sites by each chain of hmc-gibbs: with many, each step takes longer, so there are fewer
+VISITS = 4000  # of discrete sites by each chain of hmc-gibbs: with many, each step takes longer, so there are fewer
 LEAST_STEPS = 500
 MOST_STATES = 2**14  # of all discrete latents of a datum together: enumeration takes a second
 
@@ -131,11 +131,9 @@ def reference_of(names: Sequence[str], model: Any, data: tuple[Any, ...], kind: 
 
         return "quadrature", Quadrature()
     if not kind.continuous:
-        return (
-            ("exact", _exact())
-            if "exact" in names or _few_states(model, data)
-            else ("long", _gibbs(kind, 2000, 4000, 10))
-        )
+        if "exact" in names or _few_states(model, data):
+            return "exact", _exact()
+        return "long", _gibbs(kind, 2000, 4000, 10)
     if not kind.countable or ("nuts" not in names and "hmc-gibbs" in names):
         return "long", _hmc_gibbs(kind, 2)
     return "long", _nuts(LONG_ACCEPT, warmup_steps=2000, num_samples=5000)

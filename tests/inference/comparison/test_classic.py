@@ -50,7 +50,7 @@ def test_a_guide_that_leaves_assignments_to_the_model_has_them_summed_out(guide)
     torch.testing.assert_close(draws.log_p[0, :, 0], prior + each.logsumexp(-1).sum(-1), rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "sites", "draws"), [("gmm", 1, 2500), ("hmm", 10, 500)])
+@pytest.mark.parametrize(("name", "sites", "draws"), [("gmm", 1, 4000), ("hmm", 10, 500)])
 def test_the_more_discrete_sites_the_fewer_steps(name, sites, draws):
     example = classic.EXAMPLES[name]
     kind = kind_of(example.model, example.data())
