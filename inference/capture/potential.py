@@ -105,21 +105,28 @@ class Potential:
                 stack.enter_context(context())
             yield
 
-    def start(self, generator: torch.Generator, tries: int = 100) -> Tensor:
-        """A state u (D,) to start from, uniform on (-2, 2) as in Stan, where U and its gradient are finite.
+    def start(self, generator: torch.Generator, tries: int = 100, among: int = 10) -> Tensor:
+        """A state u (D,) to start from: the likeliest of a few, uniform on (-2, 2) as in Stan; U and dU/du are finite.
+
+        A chain that starts hundreds of nats worse than its neighbours may find a mode of no weight, and stay.
 
         Raises:
             UnsupportedModelError: no such state among `tries` draws.
         """
+        found: list[tuple[float, Tensor]] = []
         for _ in range(tries):
             u = (4 * torch.rand(self.size, generator=generator, dtype=torch.float64) - 2).to(self.like)
             energy, gradient = self.gradient(u)
             if math.isfinite(energy) and bool(torch.isfinite(gradient).all()):
-                return u
-        raise UnsupportedModelError(
-            f"the log joint or its gradient was infinite or NaN at each of {tries} states drawn from (-2, 2) in "
-            "unconstrained space: see that the data lie in the likelihood's support, and scale them to about 1"
-        )
+                found.append((energy, u))
+                if len(found) == among:
+                    break
+        if not found:
+            raise UnsupportedModelError(
+                f"the log joint or its gradient was infinite or NaN at each of {tries} states drawn from (-2, 2) in "
+                "unconstrained space: see that the data lie in the likelihood's support, and scale them to about 1"
+            )
+        return min(found, key=lambda state: state[0])[1]
 
     def gradient(self, u: Tensor) -> tuple[float, Tensor]:
         """U and dU/du (D,) at u (D,)."""

@@ -191,6 +191,14 @@ def test_a_site_that_comes_and_goes_is_refused():
             assert potential.size == 2
 
 
+def test_a_chain_starts_at_the_likeliest_of_ten_states():
+    potential = read_potential(lambda: pyro.sample("a", dist.Normal(torch.zeros(3), 1.0).to_event(1)), ())
+    start = potential.start(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    states = [4 * torch.rand(3, generator=generator, dtype=torch.float64) - 2 for _ in range(10)]
+    torch.testing.assert_close(start.double(), min(states, key=lambda u: float(u @ u)), rtol=1e-6, atol=1e-6)
+
+
 def test_no_state_to_start_from():
     def impossible(x):
         a = pyro.sample("a", dist.Normal(0.0, 1.0))
