@@ -3,7 +3,7 @@
 Eight posteriors of posteriordb (PPL_DATA, or downloaded), 4 chains x (1000 warm-up + 1000 draws), NUTS with each host's
 defaults. The figure is min-ESS: the bulk effective sample size of the worst quantity, pooled over seeds, divided by the
 seconds of warm-up and draws, without compilation and with it. Twins in NumPyro are written by hand for eight schools
-and arK; Pyro runs eight schools, one chain of (300 + 300), for its chains come one after the other.
+and arK; Pyro runs eight schools, one chain of (1000 + 1000), for its chains come one after the other.
 
     nuts.ours_over_pyro, nuts.ours_over_numpyro                               eight schools, compile time left out
     nuts.ours_over_pyro_with_compile, nuts.ours_over_numpyro_with_compile     from the call to the draws
@@ -118,7 +118,7 @@ def pooled(runs: list[Run]) -> Run:
 
 def main() -> None:
     p = parser(__doc__, rounds=3)
-    p.add_argument("--pyro-steps", type=int, default=300, help="warm-up steps and draws of Pyro's chain (default 300)")
+    p.add_argument("--pyro-steps", type=int, default=1000, help="warm-up steps and draws of Pyro's chain (default 1000)")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
