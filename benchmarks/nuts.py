@@ -118,7 +118,9 @@ def pooled(runs: list[Run]) -> Run:
 
 def main() -> None:
     p = parser(__doc__, rounds=3)
-    p.add_argument("--pyro-steps", type=int, default=1000, help="warm-up steps and draws of Pyro's chain (default 1000)")
+    p.add_argument(
+        "--pyro-steps", type=int, default=1000, help="warm-up steps and draws of Pyro's chain (default 1000)"
+    )
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore")
