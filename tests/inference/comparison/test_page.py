@@ -130,7 +130,7 @@ def test_a_chart_places_what_it_is_given_and_leaves_out_what_is_no_number():
     chart = Chart((0.0, 10.0), (1.0, 100.0), "x", "y", "t", width=364, height=254, y_log=True)
     chart.marks([(5.0, 10**0.5), (5.0, float("nan")), (5.0, 0.0)], 1)
     svg = chart.svg()
-    assert svg.count("M202.0 162.0m-2.8") == 1  # half of 52 ... 352, a quarter of 212 ... 12
+    assert svg.count("M208.0 162.0m-2.8") == 1  # half of 64 ... 352, a quarter of 212 ... 12
     assert re.findall(r'text-anchor="end">([^<]*)<', svg) == ["1", "2", "5", "10", "20", "50", "100"]
     assert "nan" not in svg
 
