@@ -33,9 +33,9 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 
 demo: $(VENV)/.installed  ## a VAE on 8x8 digits, then VI against MCMC on a belief network; two report pages
 	@rm -rf runs/demo runs/demo-compare
-	$(BIN)/ppl train vae --data digits --z-dim 20 --batch-size 25 --epochs 150 --threads 1 --compile off --out runs/demo
+	$(BIN)/ppl train vae --data digits --z-dim 20 --batch-size 25 --epochs 100 --threads 1 --compile off --out runs/demo
 	$(BIN)/ppl evaluate runs/demo --k 1,5,50,5000
-	$(BIN)/ppl compare sbn --data digits --budget 6 --out runs/demo-compare
+	$(BIN)/ppl compare sbn --data digits --budget 3 --out runs/demo-compare
 	@echo "The reports: $(CURDIR)/runs/demo/report.html and $(CURDIR)/runs/demo-compare/report.html"
 
 test: $(VENV)/.installed  ## the test suite, without the slow tests
