@@ -14,6 +14,7 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ppl_models.nn import BernoulliVector, mlp
 
@@ -119,7 +120,8 @@ class BeliefNetwork(nn.Module):
                 )
             x = torch.where(observed, x, 0.0)
         wrong = (x != 0) & (x != 1)
-        if wrong.any():
+        # a program that is being recorded (`inference.capture`) cannot choose by value; it has run, and checked, before
+        if get_proxy_mode() is None and wrong.any():
             row, unit = wrong.nonzero()[0].tolist()
             raise ValueError(
                 f"observed units are 0 or 1, got {x[row, unit].item():g} for s{unit + 1} of row {row}: "
