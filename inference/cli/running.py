@@ -1,16 +1,16 @@
 """The one path of a run, new or resumed: check every word, read the data, build, fit, write the page."""
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from inference.cli.folder import CONFIG, claimed, write_config
 from inference.errors import RunError
 
-__all__ = ["check", "integers", "make_fabric", "make_objective", "start"]
+__all__ = ["check", "check_numbers", "integers", "make_fabric", "make_objective", "start"]
 
 DREAM_RATE = 1 / 6  # of --lr, where the guide learns alone
 
@@ -20,7 +20,7 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
     import torch
 
     from inference.cli.page import write_page
-    from inference.cli.runs import CONFIG, load_model
+    from inference.cli.runs import load_model
     from inference.training.fit import Saving, fit
     from inference.vi.objectives import TraceELBO
     from inference.vi.svi import SVI
@@ -58,9 +58,9 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
         before=before,
         compile={"auto": "auto", "on": True, "off": False}[run.compile],
     )
-    with nullcontext() if resume or not fabric.is_global_zero else _claimed(out):
+    with nullcontext() if resume or not fabric.is_global_zero else claimed(out):
         if fabric.is_global_zero:
-            run.write(out)
+            write_config(out, run)
         fabric.launch()  # the last thing: an error before it is one process's error, said once
         fit(
             svi, batches, run.epochs + run.dream_epochs, run.seed,
@@ -79,23 +79,28 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
 
 def check(run: Any) -> None:
     """Refuse numbers that would fail only later, in the middle of a run."""
-    if not (0 < run.lr < float("inf") and 0 < run.lr_final < float("inf")):
-        raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
     if run.compile not in ("auto", "on", "off"):
         raise RunError(f"--compile is auto, on or off, got {run.compile}")
-    least = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
+    least: dict[str, int] = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
     least |= dict.fromkeys(("checkpoint_minutes", "kl_warmup", "weight_decay", "adam_eps"), 0)
     least |= dict.fromkeys(("elbo_epochs", "dream_epochs"), 0)
-    for name, bound in least.items():
-        value = getattr(run, name)
-        if value is not None and not value >= bound:
-            raise RunError(f"--{name.replace('_', '-')} is at least {bound}, got {value}: raise it or leave it out")
+    check_numbers(run, least)
     if run.elbo_epochs and run.objective == "elbo":
         raise RunError("--elbo-epochs come before another objective: add --objective iwae, or leave it out")
     if run.elbo_epochs > run.epochs:
         raise RunError(f"--elbo-epochs is at most --epochs, {run.epochs}, got {run.elbo_epochs}: lower it")
     if run.clip_norm is not None and not run.clip_norm > 0:
         raise RunError(f"--clip-norm is above 0, got {run.clip_norm}: raise it or leave it out")
+
+
+def check_numbers(run: Any, least: dict[str, int]) -> None:
+    """Refuse learning rates that are not above 0, and options below their least values."""
+    if not (0 < run.lr < float("inf") and 0 < run.lr_final < float("inf")):
+        raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
+    for name, bound in least.items():
+        value = getattr(run, name)
+        if value is not None and not value >= bound:
+            raise RunError(f"--{name.replace('_', '-')} is at least {bound}, got {value}: raise it or leave it out")
 
 
 def make_objective(run: Any) -> Any:
@@ -172,29 +177,6 @@ def _settle(run: Any, train_set: Any) -> None:
         run.batch_size = len(train_set.x)
     shape = train_set.image_shape
     run.options |= {"x_dim": train_set.x.shape[1], "image_shape": list(shape)}
-
-
-@contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """Make the run's folder, or refuse one that holds anything; without a checkpoint at the end, take it away again."""
-    from inference.cli.runs import CONFIG
-    from inference.training.run import CHECKPOINT, METRICS
-
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} exists and is not empty: choose another --out, or go on with `ppl train --resume {out}`")
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        if not (out / CHECKPOINT).exists():
-            with suppress(OSError):  # the first error is the one to tell
-                (out / CONFIG).unlink(missing_ok=True)
-                (out / METRICS).unlink(missing_ok=True)
-                shutil.rmtree(out / "tensorboard", ignore_errors=True)
-                for folder in made:
-                    folder.rmdir()
-        raise
 
 
 def _validator(svi: Any, x: Any, run: Any) -> Any:

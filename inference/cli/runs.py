@@ -2,23 +2,22 @@
 
 import json
 import platform
-import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from inference.cli.folder import CONFIG, command_line
 from inference.errors import CheckpointError, RunError
 from inference.pair import Pair, as_pair
-from inference.training.checkpoint import load, restore, write_text
+from inference.training.checkpoint import load, restore
 from inference.training.run import CHECKPOINT, METRICS
 from ppl_models import VAE, SigmoidBeliefNetwork, data
 
 __all__ = ["Run", "load_model", "open_run", "test_rows"]
 
-CONFIG = "config.json"
 MODELS = {
     "vae": VAE,
     "sbn": lambda x_dim, hidden, **options: SigmoidBeliefNetwork((x_dim, *hidden), **options),
@@ -54,12 +53,8 @@ class Run:
     checkpoint_epochs: int = 1
     checkpoint_minutes: float = 10.0
     tensorboard: bool = False
-    command: str = field(default_factory=lambda: " ".join(["ppl", *sys.argv[1:]]))
+    command: str = field(default_factory=command_line)
     versions: dict[str, str] = field(default_factory=lambda: _versions())
-
-    def write(self, out: Path) -> None:
-        """Write config.json."""
-        write_text(out / CONFIG, json.dumps(asdict(self), indent=1) + "\n")
 
     def build(self, mean: torch.Tensor | None = None) -> Any:
         """The model, untrained; the seed decides its first weights."""

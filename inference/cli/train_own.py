@@ -5,6 +5,7 @@ come in batches, the rest stay as they are. A tenth of the rows is held out: its
 """
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +14,12 @@ import typer
 
 from inference.cli import options as o
 from inference.cli.app import guarded, train_app
+from inference.cli.folder import CONFIG, claimed, command_line, write_config
+from inference.cli.running import check_numbers
 from inference.errors import CheckpointError, RunError
 
 __all__ = ["OwnRun", "is_own_run", "own", "resume_own"]
 
-CONFIG = "config.json"
 HELD_OUT = 0.1
 KS = (1, 50, 500)  # of the bounds on the held-out rows
 
@@ -36,7 +38,7 @@ class OwnRun:
     lr_final: float = 3e-5
     seed: int = 0
     threads: int = 1  # small networks lose more to a second thread than they gain
-    command: str = field(default_factory=lambda: _command())
+    command: str = field(default_factory=command_line)
 
 
 @train_app.command("own", hidden=True)
@@ -82,16 +84,12 @@ def _start(run: OwnRun, out: Path, resume: bool = False) -> None:
     """The one path of a new run and a resumed one."""
     import torch
 
-    from inference.comparison.saving import check_free
-    from inference.training.checkpoint import write_text
     from inference.training.fit import Saving, fit, linear
-    from inference.training.run import CHECKPOINT, METRICS
+    from inference.training.run import CHECKPOINT
     from inference.vi.svi import SVI
     from ppl_models.data import Batches
 
     _check(run)
-    if not resume:
-        check_free(out)
     if run.threads:
         torch.set_num_threads(run.threads)
     pair, rows = _made(run)
@@ -99,19 +97,12 @@ def _start(run: OwnRun, out: Path, resume: bool = False) -> None:
     batches = Batches(rows, min(run.batch_size, len(rows[0])))
     svi = SVI(pair, _objective(run, pair, rows), lambda parameters: torch.optim.Adam(parameters, run.lr))
     svi.pair.structure(*(part[:2] for part in rows))  # what cannot be is said before the first byte is written
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / CONFIG, json.dumps(asdict(run), indent=1) + "\n")
+    with nullcontext() if resume else claimed(out):
+        write_config(out, run)
         history = fit(
             svi, batches, run.epochs, run.seed,
             saving=Saving(out), resume=resume, schedule=linear(run.lr_final / run.lr), progress=True,
         )  # fmt: skip
-    except BaseException:
-        if not (out / CHECKPOINT).exists():
-            (out / CONFIG).unlink(missing_ok=True)
-            (out / METRICS).unlink(missing_ok=True)
-            out.rmdir()
-        raise
     page = _page(run, out, svi.pair, history, held_out, len(rows[0]))
     typer.echo(f"{out / CHECKPOINT}: the parameters\n{page}: the report")
 
@@ -225,16 +216,4 @@ def _evaluation(pair: Any, held_out: tuple[Any, ...], seed: int) -> list[dict[st
 def _check(run: OwnRun) -> None:
     if run.objective not in ("elbo", "iwae"):
         raise RunError(f"unknown objective '{run.objective}': choose elbo or iwae")
-    if not (0 < run.lr < float("inf") and 0 < run.lr_final < float("inf")):
-        raise RunError(f"learning rates are above 0, got --lr {run.lr} --lr-final {run.lr_final}")
-    if run.threads < 0:
-        raise RunError(f"--threads is at least 0, got {run.threads}: leave it out for one")
-    for name in ("epochs", "k", "batch_size"):
-        if getattr(run, name) < 1:
-            raise RunError(f"--{name.replace('_', '-')} is at least 1, got {getattr(run, name)}: raise it")
-
-
-def _command() -> str:
-    import sys
-
-    return " ".join(["ppl", *sys.argv[1:]])
+    check_numbers(run, {"epochs": 1, "k": 1, "batch_size": 1, "threads": 0})

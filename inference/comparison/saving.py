@@ -16,10 +16,10 @@ from inference.types import Draws
 __all__ = ["check_free", "save"]
 
 
-def check_free(out: Path) -> None:
-    """Refuse a folder that holds anything."""
+def check_free(out: Path, then: str = "choose another folder for the comparison") -> None:
+    """Refuse a folder that holds anything, and say what to do then."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} exists and is not empty: choose another folder for the comparison")
+        raise RunError(f"{out} exists and is not empty: {then}")
 
 
 def save(result: Any, out: Path) -> Path:
