@@ -13,7 +13,7 @@ def learnt(data: str, hidden: str, methods: str | None, budget: float, images: i
     import torch
 
     from inference.cli import methods as known
-    from inference.cli.running import integers
+    from inference.cli.running import integers, is_binary
     from inference.comparison.compare import compare
     from inference.comparison.learning import learn
     from ppl_models import SigmoidBeliefNetwork
@@ -24,7 +24,7 @@ def learnt(data: str, hidden: str, methods: str | None, budget: float, images: i
     if not 0 < budget < float("inf"):
         raise RunError(f"--budget is above 0 seconds, got {budget}: pass for example --budget 10")
     train, test = datasets.load(data, seed=seed)
-    grey = not bool(((train.x == 0) | (train.x == 1)).all())
+    grey = not is_binary(train.x)
     generator = torch.Generator().manual_seed(seed)
     # drawn once for all: every method and every engine sees the same pixels
     train_x, test_x = (datasets.binarize(each.x, generator) if grey else each.x for each in (train, test))

@@ -10,7 +10,7 @@ import typer
 from inference.cli.folder import CONFIG, claimed, write_config
 from inference.errors import RunError
 
-__all__ = ["check", "check_numbers", "integers", "make_fabric", "make_objective", "start"]
+__all__ = ["check", "check_numbers", "integers", "is_binary", "make_fabric", "make_objective", "start"]
 
 DREAM_RATE = 1 / 6  # of --lr, where the guide learns alone
 
@@ -159,7 +159,7 @@ def _schedule(run: Any, steps: int) -> Callable[[float], float]:
 
 def _settle(run: Any, train_set: Any) -> None:
     """Fill in what the data decide: sizes, image shape, kind of binarisation."""
-    binary = bool(((train_set.x == 0) | (train_set.x == 1)).all())
+    binary = is_binary(train_set.x)
     if run.binarize == "auto":
         bernoulli = run.options.get("likelihood", "bernoulli") == "bernoulli"
         run.binarize = "static" if binary else ("dynamic" if bernoulli else "none")
@@ -177,6 +177,11 @@ def _settle(run: Any, train_set: Any) -> None:
         run.batch_size = len(train_set.x)
     shape = train_set.image_shape
     run.options |= {"x_dim": train_set.x.shape[1], "image_shape": list(shape)}
+
+
+def is_binary(x: Any) -> bool:
+    """Whether all pixels are 0 or 1."""
+    return bool(((x == 0) | (x == 1)).all())
 
 
 def _validator(svi: Any, x: Any, run: Any) -> Any:
