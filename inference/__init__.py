@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from inference.comparison.local import LocalGaussian
     from inference.evidence.ais import AIS, bdmc
     from inference.evidence.ais_draws import AnnealedHMC
+    from inference.evidence.classify import bayes, calibrate, calibration_error, classify
     from inference.evidence.exact import Exact, exact_posterior, exact_table
     from inference.evidence.importance import active_units, importance_weights, log_marginal
+    from inference.evidence.labels import label_posterior
     from inference.evidence.marginal import exact_log_marginal
     from inference.evidence.proposal import tune_guide
     from inference.mcmc.gibbs import Gibbs
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from inference.vi.disarm import DisARM
     from inference.vi.mean_field import MeanField, mean_field_bound
     from inference.vi.objectives import IWAE, TraceELBO, TraceEnumELBO
+    from inference.vi.semi_supervised import SemiSupervisedELBO
     from inference.vi.svi import SVI
     from inference.vi.wake_sleep import Dreaming, ReweightedWakeSleep
     from inference.weights import log_weights
@@ -51,10 +54,15 @@ __all__ = [
     "Pair",
     "ReweightedWakeSleep",
     "Saving",
+    "SemiSupervisedELBO",
     "TraceELBO",
     "TraceEnumELBO",
     "active_units",
+    "bayes",
     "bdmc",
+    "calibrate",
+    "calibration_error",
+    "classify",
     "compare",
     "exact_log_marginal",
     "exact_posterior",
@@ -62,6 +70,7 @@ __all__ = [
     "linear",
     "fit",
     "importance_weights",
+    "label_posterior",
     "learn",
     "log_marginal",
     "log_weights",
@@ -77,8 +86,10 @@ _MODULES = {
     "comparison.learning": ("learn",),
     "evidence.ais": ("AIS", "bdmc"),
     "evidence.ais_draws": ("AnnealedHMC",),
+    "evidence.classify": ("bayes", "calibrate", "calibration_error", "classify"),
     "evidence.exact": ("Exact", "exact_posterior", "exact_table"),
     "evidence.importance": ("active_units", "importance_weights", "log_marginal"),
+    "evidence.labels": ("label_posterior",),
     "evidence.marginal": ("exact_log_marginal",),
     "evidence.proposal": ("tune_guide",),
     "mcmc.gibbs": ("Gibbs",),
@@ -92,6 +103,7 @@ _MODULES = {
     "vi.disarm": ("DisARM",),
     "vi.mean_field": ("MeanField", "mean_field_bound"),
     "vi.objectives": ("IWAE", "TraceELBO", "TraceEnumELBO"),
+    "vi.semi_supervised": ("SemiSupervisedELBO",),
     "vi.svi": ("SVI",),
     "vi.wake_sleep": ("Dreaming", "ReweightedWakeSleep"),
     "weights": ("log_weights",),

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from inference.errors import UnsupportedModelError
 from inference.pair import Pair, Structure, is_latent, is_stochastic
-from inference.weights import PARTICLES, Layout, Weights, check_k, layout_of, run
+from inference.weights import PARTICLES, Layout, Weights, check_k, closed_form, layout_of, run
 
 __all__ = ["Branches", "branches", "weigh_enumerated"]
 
@@ -36,6 +36,7 @@ class Branches(NamedTuple):
     rec: Tensor  # (E, K, N)  log p(x | z), the model's own enumerated sites summed out
     reg: Tensor  # (E, K, N)  log p(z) - log q(z | x) over the sites in both programs
     log_q: Tensor  # (E, K, N)  log q of the branch: the guide's enumerated sites
+    joint: Tensor  # (E, K, N)  rec + reg + log_q: q(y) cancels, so a class that the guide excludes leaves no nan
     score: Tensor | None  # (E, K, N)  log q of the sampled sites that are not reparameterised
     score_sum: Tensor | None  # (K, N)  the same, each sample counted once
     rows: float
@@ -44,17 +45,18 @@ class Branches(NamedTuple):
 def weigh_enumerated(pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure) -> Weights:
     """Weights with every enumerated site summed inside; their parts weigh the branches by their posterior."""
     b = branches(pair, batch, k, structure)
-    joint = b.rec + b.reg + b.log_q  # q(y) cancels: it is in reg with a minus
-    log_w = joint.logsumexp(0)
-    if len(joint) == 1:
+    log_w = b.joint.logsumexp(0)
+    if len(b.joint) == 1:
         return Weights(log_w, b.reg[0], b.rec[0], b.score_sum, b.rows)
-    posterior = (joint - log_w).exp()
+    posterior = (b.joint - log_w).exp()
     rec = (posterior * b.rec.nan_to_num(neginf=0.0)).sum(0)
     return Weights(log_w, log_w - rec, rec, b.score_sum, b.rows)
 
 
-def branches(pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure) -> Branches:
-    """Run a pair once with K particles and every enumerated branch side by side.
+def branches(
+    pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure, *, closed_form_kl: bool = False
+) -> Branches:
+    """Run a pair once with K particles and every enumerated branch side by side; `joint` is open-form only.
 
     Raises:
         UnsupportedModelError: a site enumerated by the guide inside a plate of its own within the datum; a scale of the
@@ -71,10 +73,15 @@ def branches(pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure) -
 
     summed = {model[name]["infer"]["_enumerate_symbol"] for name in structure.model_enum}
     factors: OrderedDict[frozenset[str], list[Tensor]] = OrderedDict()
+    closed = _closed_form(model, guide, structure) if closed_form_kl else {}
     rec: Any = 0.0
     reg: Any = 0.0
     for name, site in model.items():
         term: Any = _masked(site)  # packed: it carries its dims' names
+        if name in closed and summed.isdisjoint(closed[name]._pyro_dims):
+            reg = reg - _units(packed.unpack(closed[name], to_dim), edge, layout) * _scale(site, layout)
+            continue
+        closed.pop(name, None)
         if summed.isdisjoint(term._pyro_dims) and name not in structure.model_enum:
             value = _units(packed.unpack(term, to_dim), edge, layout) * _scale(site, layout)
             if is_latent(site):
@@ -93,30 +100,35 @@ def branches(pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure) -
     if factors:
         rec = rec + _contract(model, factors, summed, symbols, to_dim, edge, layout, structure)
 
+    joint = rec + reg
     log_q: Any = 0.0
     score: Any = None
     once: Any = None
     for name, site in guide.items():
+        if name in closed:
+            continue
         value = _units(packed.unpack(_masked(site), to_dim), edge, layout) * _scale(site, layout)
         reg = reg - value
         if name in structure.guide_enum:
             _check_guide_site(name, site, structure)
             log_q = log_q + value
-        elif not site["fn"].has_rsample:
+            continue
+        joint = joint - value
+        if not site["fn"].has_rsample:
             # the score is that of the draw itself: scales and masks are in the bound that it multiplies
             drawn = _units(packed.unpack(site["packed"]["unscaled_log_prob"], to_dim), edge, layout)
             score = drawn if score is None else score + drawn
             sampled = drawn.flatten(0, -3).sum(0)
             once = sampled if once is None else once + sampled
 
-    total = rec + reg + log_q
-    flat = torch.Size((-1, k, total.shape[-1]))
+    joint = joint + torch.zeros_like(log_q) if isinstance(log_q, Tensor) else joint  # a branch may be q's alone
+    flat = torch.Size((-1, k, joint.shape[-1]))
 
     def stack(part: Any) -> Tensor:
-        return torch.as_tensor(part, dtype=total.dtype, device=total.device).expand(total.shape).reshape(flat)
+        return torch.as_tensor(part, dtype=joint.dtype, device=joint.device).expand(joint.shape).reshape(flat)
 
     return Branches(
-        stack(rec), stack(reg), stack(log_q),
+        stack(rec), stack(reg), stack(log_q), stack(joint),
         None if score is None else stack(score),
         None if once is None else once.expand(flat[1:]), rows,
     )  # fmt: skip
@@ -154,6 +166,16 @@ def _contract(
     total = contract_to_tensor(factors, summed, target_ordinal=frozenset(keep))
     value = _units(packed.unpack(total, to_dim), edge, layout)
     return value * (layout.scale if layout.data is None and within else 1.0)
+
+
+def _closed_form(model: dict[str, Any], guide: dict[str, Any], structure: Structure) -> dict[str, Any]:
+    """KL(q || p) of each sampled site, packed, where torch knows it."""
+    found: dict[str, Any] = {}
+    for name, value in closed_form(model, guide).items():
+        if name not in structure.guide_enum:
+            symbols = model[name]["infer"]["_dim_to_symbol"] | guide[name]["infer"]["_dim_to_symbol"]
+            found[name] = packed.pack(value, symbols)
+    return found
 
 
 def _masked(site: dict[str, Any]) -> Tensor:

@@ -131,10 +131,7 @@ class Pair:
 
     def structure(self, *batch: Any) -> Structure:
         """Plates and sites of the pair on such a batch; run once for each kind of batch, the RNG left as it was."""
-        # a flag or a word may switch sites on and off
-        key = tuple(
-            arg.ndim if isinstance(arg, Tensor) else arg if isinstance(arg, bool | str) else type(arg) for arg in batch
-        )
+        key = tuple(_kind(arg, batch[0]) for arg in batch)
         if key not in self._structures:
             kept = {name: buffer.clone() for name, buffer in self.named_buffers().items()}
             with torch.random.fork_rng(), torch.no_grad(), self.scope(), pyro.validation_enabled(True):
@@ -170,6 +167,15 @@ def refuse_dropout(pair: Pair, what: str, instead: str) -> None:
                     f"{what} runs the guide twice, and dropout would differ between the two: use {instead}, or no "
                     "dropout"
                 )
+
+
+def _kind(arg: Any, first: Any) -> Any:
+    """What of an argument may switch sites on and off: a flag or a word, labels for all rows or some or none."""
+    if not isinstance(arg, Tensor):
+        return arg if isinstance(arg, bool | str) else type(arg)
+    rows = arg.shape[:1]
+    short = isinstance(first, Tensor) and rows < first.shape[:1]
+    return arg.ndim, short, rows == (0,)
 
 
 def _store_of(owner: Any, empty: dict[str, Any]) -> dict[str, Any]:

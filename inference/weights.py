@@ -122,7 +122,7 @@ def weigh_traces(
     reg: Any = 0.0
     rec: Any = 0.0
     score: Any = None
-    closed = _closed_form(model, guide) if closed_form_kl and not scores else {}
+    closed = closed_form(model, guide) if closed_form_kl and not scores else {}
     for name, site in model.items():
         if name in closed:
             reg = reg - per_unit(scaled(site, closed[name], layout), layout)
@@ -200,7 +200,7 @@ def per_unit(value: Tensor, layout: Layout) -> Tensor:
     return value
 
 
-def _closed_form(model: dict[str, Any], guide: dict[str, Any]) -> dict[str, Tensor]:
+def closed_form(model: dict[str, Any], guide: dict[str, Any]) -> dict[str, Tensor]:
     """KL(q || p) for each site of both programs for which torch knows it; a site's event dims are summed."""
     found: dict[str, Tensor] = {}
     if [n for n in guide if n in model] != [n for n in model if n in guide]:

@@ -3,7 +3,9 @@
 from ppl_models import classic, data
 from ppl_models.bayesian_network import BayesianNetwork
 from ppl_models.belief_network import BeliefNetwork
+from ppl_models.cvae import ConditionalVAE
 from ppl_models.sbn import SigmoidBeliefNetwork
+from ppl_models.ssvae import SemiSupervisedVAE, StackedVAE
 from ppl_models.vae import VAE
 
-__all__ = ["VAE", "BayesianNetwork", "BeliefNetwork", "SigmoidBeliefNetwork", "classic", "data"]
+__all__ = ["VAE", "BayesianNetwork", "BeliefNetwork", "ConditionalVAE", "SemiSupervisedVAE", "SigmoidBeliefNetwork", "StackedVAE", "classic", "data"]

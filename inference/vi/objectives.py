@@ -75,9 +75,11 @@ class TraceEnumELBO:
 
     Args:
         num_particles: samples of the sites that are not enumerated.
+        closed_form_kl: take KL(q || p) of such a site in closed form, branch by branch, where torch knows it.
     """
 
     num_particles: int = 1
+    closed_form_kl: bool = True
 
     def __post_init__(self) -> None:
         _check_particles("num_particles", self.num_particles)
@@ -87,8 +89,8 @@ class TraceEnumELBO:
         pair = as_pair(pair)
         structure = pair.structure(*batch)
         if not (structure.model_enum or structure.guide_enum):
-            return TraceELBO(self.num_particles, closed_form_kl=False)(pair, *batch, beta=beta)
-        b = branches(pair, batch, self.num_particles, structure)
+            return TraceELBO(self.num_particles, self.closed_form_kl)(pair, *batch, beta=beta)
+        b = branches(pair, batch, self.num_particles, structure, closed_form_kl=self.closed_form_kl)
         q = b.log_q.exp()
         elbo = b.reg * beta + b.rec
         # a branch of probability 0 has log p = -inf and weight 0: its product is 0, and so is its gradient

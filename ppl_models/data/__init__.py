@@ -12,6 +12,7 @@ URL, and its checksum is compared every time.
 
 from ppl_models.data.batches import Batches
 from ppl_models.data.dataset import DataError, Dataset, binarize, hold_out
+from ppl_models.data.labels import Interleave, split_labels
 from ppl_models.data.loading import Entry, available, load
 from ppl_models.data.named import (
     bars,
@@ -23,12 +24,16 @@ from ppl_models.data.named import (
     mnist,
     omniglot,
 )
+from ppl_models.data.parts import ImageParts, SplitBatches, image_parts
 
 __all__ = [
     "Batches",
     "DataError",
     "Dataset",
     "Entry",
+    "ImageParts",
+    "Interleave",
+    "SplitBatches",
     "available",
     "bars",
     "binarize",
@@ -38,7 +43,9 @@ __all__ = [
     "digits",
     "fashion_mnist",
     "hold_out",
+    "image_parts",
     "load",
     "mnist",
     "omniglot",
+    "split_labels",
 ]
