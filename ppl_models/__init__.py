@@ -8,4 +8,14 @@ from ppl_models.sbn import SigmoidBeliefNetwork
 from ppl_models.ssvae import SemiSupervisedVAE, StackedVAE
 from ppl_models.vae import VAE
 
-__all__ = ["VAE", "BayesianNetwork", "BeliefNetwork", "ConditionalVAE", "SemiSupervisedVAE", "SigmoidBeliefNetwork", "StackedVAE", "classic", "data"]
+__all__ = [
+    "VAE",
+    "BayesianNetwork",
+    "BeliefNetwork",
+    "ConditionalVAE",
+    "SemiSupervisedVAE",
+    "SigmoidBeliefNetwork",
+    "StackedVAE",
+    "classic",
+    "data",
+]

@@ -15,29 +15,33 @@ __all__ = ["annealed", "words"]
 SIMULATED = 100  # rows that the model draws, at most
 
 
-def annealed(pair: Any, x: Tensor, bounds: dict[int, Tensor], ais: AIS, seed: int) -> tuple[dict[str, Any], Tensor]:
+def annealed(
+    pair: Any, data: tuple[Tensor, ...], bounds: dict[int, Tensor], ais: AIS, seed: int
+) -> tuple[dict[str, Any], Tensor]:
     """What evaluation.json says of it, and the bound of each image (N,), nats.
 
-    pair: its guide gives the start; x (N, D); bounds: L_k (N,) of the same images for every k.
+    pair: its guide gives the start; data: tensors of N rows each; bounds: L_k (N,) of the same images for every k.
     """
     began, cpu = time.perf_counter(), time.process_time()
-    dreamt = min(len(x), SIMULATED)
+    n = len(data[0])
+    dreamt = min(n, SIMULATED)
     with Bars() as bars:
-        label = f"annealing, {len(x)} images, {ais.steps} steps"
-        found = ais(pair, x, seed=seed, on_rows=lambda rows: bars.at(label, rows, len(x)))
+        label = f"annealing, {n} images, {ais.steps} steps"
+        found = ais(pair, *data, seed=seed, on_rows=lambda rows: bars.at(label, rows, n))
         both = f"annealing there and back, {dreamt} draws of the model"
-        sandwich = bdmc(pair, x[:dreamt], ais=ais, seed=seed, on_rows=lambda rows: bars.at(both, rows, dreamt))
+        few = tuple(part[:dreamt] for part in data)
+        sandwich = bdmc(pair, *few, ais=ais, seed=seed, on_rows=lambda rows: bars.at(both, rows, dreamt))
     k, nats = max(bounds), summarise(found.log_p, ais.chains)
     above = summarise(found.log_p - bounds[k].to(found.log_p), 1)
     gap, gap_se = sandwich.gap
-    noise = float(found.mcse.square().mean().sqrt()) / math.sqrt(len(x))
+    noise = float(found.mcse.square().mean().sqrt()) / math.sqrt(n)
     result = {
         "steps": ais.steps,
         "chains": ais.chains,
         "mean": nats.mean,
         "se": nats.se,
         "mcse": noise,
-        "images": len(x),
+        "images": n,
         "above": {"k": k, "difference": above.mean, "se": above.se},
         "simulated": {
             "images": dreamt,
@@ -55,14 +59,14 @@ def annealed(pair: Any, x: Tensor, bounds: dict[int, Tensor], ais: AIS, seed: in
     return _without_nan(result), found.log_p
 
 
-def words(result: dict[str, Any]) -> list[str]:
+def words(result: dict[str, Any], evidence: str) -> list[str]:
     """The result in two lines."""
     above, simulated = result["above"], result["simulated"]
     return [
-        f"Annealed importance sampling, {result['steps']} steps, {result['chains']} chains: log p(x) at least "
+        f"Annealed importance sampling, {result['steps']} steps, {result['chains']} chains: {evidence} at least "
         f"{_pm(result['mean'], result['se'])} nats on {result['images']} images, L_{above['k']} "
         f"{_pm(above['difference'], above['se'], '+')}.",
-        f"On {simulated['images']} images that the model drew: log p(x) between {simulated['lower']:.3f} and "
+        f"On {simulated['images']} images that the model drew: {evidence} between {simulated['lower']:.3f} and "
         f"{simulated['upper']:.3f}, a gap of {_pm(simulated['gap'], simulated['se'])} nats.",
     ]
 

@@ -61,6 +61,7 @@ def evaluate(
         raise RunError(f"--dreams is at least 0, got {dreams}: pass for example --dreams 8000")
     if ais < 0:
         raise RunError(f"--ais is at least 0, got {ais}: pass for example --ais 500")
+    data = tuple(part.to(fabric.device) for part in run.rows(test.x))
     annealing = AIS(steps=ais, chains=chains) if ais else None
     start, cpu = time.perf_counter(), time.process_time()
     console = Console(stderr=True)
@@ -69,18 +70,18 @@ def evaluate(
         if dreams:
             task = bar.add_task("the guide learns from the model's draws", total=dreams)
             proposal = tune_guide(
-                pair, test.x[:100].to(fabric.device), dreams, seed=seed,
+                pair, tuple(part[:100] for part in data), dreams, seed=seed,
                 on_step=lambda step, task=task: bar.update(task, completed=step),
             )  # fmt: skip
         task = bar.add_task(f"{len(test.x)} images, {ks[-1]} draws each", total=len(test.x))
         log_w = importance_weights(
-            proposal, test.x, ks[-1], seed=seed, on_rows=lambda rows: bar.update(task, completed=rows)
+            proposal, data, ks[-1], seed=seed, on_rows=lambda rows: bar.update(task, completed=rows)
         )
     tails = torch.as_tensor(khat(log_w.numpy()))
     active = None
-    units = pair.owner.encode(test.x[:1].to(fabric.device)).shape[-1]
+    units = pair.owner.encode(*(part[:1] for part in data)).shape[-1]
     if len(test.x) > 1:  # one image has neither a variance of its means nor a standard error
-        active, _ = active_units(lambda x: pair.owner.encode(x.to(fabric.device)).cpu(), test.x)
+        active, _ = active_units(lambda x: pair.owner.encode(*run.rows(x.to(fabric.device))).cpu(), test.x)
     rows, bounds = [], {each: bound_per_datum(log_w, each) for each in ks}
     for each in ks:
         nats = summarise(bounds[each], each)
@@ -89,6 +90,7 @@ def evaluate(
     rows[-1]["khat"] = None if tails.isnan().all() else float(tails.median())
     result = {
         "data": run.variant,
+        "evidence": run.evidence,
         "objective": run.bound,
         "seed": seed,
         "dreams": dreams,
@@ -103,7 +105,7 @@ def evaluate(
     }
     per_image: dict[int | str, torch.Tensor] = {**bounds}
     if annealing is not None:
-        result["ais"], per_image["ais"] = annealed(proposal, test.x.to(fabric.device), bounds, annealing, seed)
+        result["ais"], per_image["ais"] = annealed(proposal, data, bounds, annealing, seed)
     save_bounds(run_dir, per_image)
     if against is not None:
         result["against"] = paired(result, bounds, against)
@@ -122,7 +124,7 @@ def _table(result: dict) -> None:
 
     from inference.cli.annealed import words
 
-    table = Table(title=f"{result['data']}: bound on log p(x), nats per image (seed {result['seed']})")
+    table = Table(title=f"{result['data']}: bound on {result['evidence']}, nats per image (seed {result['seed']})")
     for heading in ("k", "L_k", "standard error", "images"):
         table.add_column(heading, justify="right")
     for row in result["rows"]:
@@ -137,7 +139,7 @@ def _table(result: dict) -> None:
     if result["khat_median"] is not None:
         share = result["khat_above_0.7"]
         console.print(f"Pareto k-hat: median {result['khat_median']:.2f}, above 0.7 for {share:.0%} of the images")
-    for line in [] if result["ais"] is None else words(result["ais"]):
+    for line in [] if result["ais"] is None else words(result["ais"], result["evidence"]):
         console.print(line, soft_wrap=True, highlight=False)
     if "against" in result:
         other = result["against"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inference.cli.annealed import words
+from inference.cli.completions import completions, reconstructed
 from inference.cli.runs import Run, load_model, open_run, read_metrics, test_rows
 from inference.comparison.figures import image_grid, png_bytes
 from inference.comparison.report import write_run
@@ -34,7 +35,7 @@ def write_page(out: Path, device: str) -> Path:
     if result is not None:
         rows = [dict(row) for row in result["rows"]]
         rows[-1] |= {"active_units": result["active_units"], "units": result["units"], "data": result["data"]}
-        rows[-1]["ais"] = None if result.get("ais") is None else words(result["ais"])
+        rows[-1]["ais"] = None if result.get("ais") is None else words(result["ais"], run.evidence)
     history = read_metrics(out)
     last = history[-1] if history else {}
     config = {name: value for name, value in run.__dict__.items()}
@@ -44,6 +45,7 @@ def write_page(out: Path, device: str) -> Path:
         summary={
             "data": run.data,
             "pixels": run.pixels,
+            **({"predicted": run.parts.words} if run.parts else {}),
             "objective": run.bound,
             "parameters": sum(p.numel() for p in pair.named_parameters().values()),
             "epochs": len(history),
@@ -56,6 +58,7 @@ def write_page(out: Path, device: str) -> Path:
         history=history,
         evaluation=rows,
         images=_pictures(pair.owner, run),
+        evidence=run.evidence,
     )
     return out / "report.html"
 
@@ -64,6 +67,17 @@ def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:
     if run.options["image_shape"][1] < 2:
         return []  # rows that are no images
     model = model.cpu()
+    x = test_rows(run, None, run.seed).x
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(run.seed))[:32]]
+    if run.parts is not None:
+        whole = completions(model, run, x[:12])
+        caption = "Test images: what is given, the mean completion, eight of single draws z ~ p(z | c), the truth."
+        pairs = [row for block in x.split(16) for row in (block, reconstructed(model, run, block))]
+        beside = "Test images, and below each the same with what is predicted as the mean image of its code."
+        return [
+            ("Completions", caption, png_bytes(grid(whole, run, len(whole) // len(x[:12])))),
+            ("Reconstructions", beside, png_bytes(grid(torch.cat(pairs), run, 16))),
+        ]
     pictures = []
     if run.options.get("z_dim") == 2:
         side = 20
@@ -76,8 +90,6 @@ def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:
     if "z_dim" in run.options:
         caption = f"{caption[:-1]}, z of {run.options['z_dim']} dimensions: the survey's Figure 6b."
     pictures.append(("Random samples", caption, png_bytes(grid(model.generate(64, run.seed), run, 16))))
-    x = test_rows(run, None, run.seed).x
-    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(run.seed))[:32]]
     pairs = [row for block in x.split(16) for row in (block, model.reconstruct(block))]
     caption = "Test images, and below each the mean image of its code."
     pictures.append(("Reconstructions", caption, png_bytes(grid(torch.cat(pairs), run, 16))))

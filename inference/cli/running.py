@@ -41,8 +41,10 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
     held_out = None
     if run.patience is not None:
         train_set, held_out = datasets.hold_out(train_set, 0.1, run.seed)
-    model = run.build(mean=train_set.x.mean(0))
+    model = run.build(mean=run.rows(train_set.x.mean(0))[0])
     batches = datasets.Batches(train_set.x, run.batch_size, binarize=run.binarize == "dynamic")
+    if run.parts:
+        batches = datasets.SplitBatches(batches, run.parts)
     before = [(TraceELBO(), run.elbo_epochs * len(batches))]
     if run.dream_epochs:
         before.append((objective, (run.epochs - run.elbo_epochs) * len(batches)))
@@ -177,6 +179,8 @@ def _settle(run: Any, train_set: Any) -> None:
         run.batch_size = len(train_set.x)
     shape = train_set.image_shape
     run.options |= {"x_dim": train_set.x.shape[1], "image_shape": list(shape)}
+    if run.parts:
+        run.options |= {"x_dim": len(run.parts.predicted), "c_dim": len(run.parts.given)}
 
 
 def is_binary(x: Any) -> bool:
@@ -192,7 +196,7 @@ def _validator(svi: Any, x: Any, run: Any) -> Any:
         import torch
 
         x = datasets.binarize(x, torch.Generator().manual_seed(run.seed))
-    return lambda: -log_marginal(svi.pair, x, max(run.k, 1), seed=run.seed).mean
+    return lambda: -log_marginal(svi.pair, run.rows(x), max(run.k, 1), seed=run.seed).mean
 
 
 def integers(name: str, words: str) -> list[int]:

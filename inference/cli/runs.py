@@ -14,12 +14,14 @@ from inference.errors import CheckpointError, RunError
 from inference.pair import Pair, as_pair
 from inference.training.checkpoint import load, restore
 from inference.training.run import CHECKPOINT, METRICS
-from ppl_models import VAE, SigmoidBeliefNetwork, data
+from ppl_models import VAE, ConditionalVAE, SigmoidBeliefNetwork, data
+from ppl_models.data import ImageParts
 
 __all__ = ["Run", "load_model", "open_run", "test_rows"]
 
 MODELS = {
     "vae": VAE,
+    "cvae": ConditionalVAE,
     "sbn": lambda x_dim, hidden, **options: SigmoidBeliefNetwork((x_dim, *hidden), **options),
 }
 
@@ -53,6 +55,8 @@ class Run:
     checkpoint_epochs: int = 1
     checkpoint_minutes: float = 10.0
     tensorboard: bool = False
+    condition: str | None = None  # the part of an image that is given, where the model is one of the rest of it
+    quadrants: int = 1  # of the condition "quadrant"
     command: str = field(default_factory=command_line)
     versions: dict[str, str] = field(default_factory=lambda: _versions())
 
@@ -61,6 +65,22 @@ class Run:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             return MODELS[self.model](**self.options, mean=mean)
+
+    @property
+    def parts(self) -> ImageParts | None:
+        """What is predicted of an image and what is given, for a conditional model."""
+        if self.condition is None:
+            return None
+        return data.image_parts(self.condition, tuple(self.options["image_shape"]), self.quadrants)
+
+    def rows(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What model and guide take of images (N, D): themselves, or x and c of a conditional model."""
+        return (images,) if self.parts is None else self.parts.split(images)
+
+    @property
+    def evidence(self) -> str:
+        """What the bound is a bound on."""
+        return "log p(x)" if self.condition is None else "log p(x | c)"
 
     @property
     def bound(self) -> str:
@@ -75,7 +95,7 @@ class Run:
     @property
     def variant(self) -> str:
         """Data set and variant, for tables."""
-        return f"{self.data}, {self.pixels}"
+        return f"{self.data}, {self.pixels}" + (f", {self.parts.words}" if self.parts else "")
 
     @property
     def pixels(self) -> str:

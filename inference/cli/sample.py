@@ -18,7 +18,8 @@ def sample(
     n: Annotated[int, typer.Option("-n", help="number of images")] = 64,
     seed: Annotated[int, typer.Option(help="of the draws")] = 0,
 ) -> None:
-    """Draw z from the prior and save the mean images as a grid."""
+    """Draw z from the prior and save the mean images as a grid; of a conditional model, test images completed."""
+    from inference.cli.completions import completed
     from inference.cli.page import grid
     from inference.cli.runs import load_model, open_run
     from inference.comparison.figures import save_png
@@ -32,5 +33,6 @@ def sample(
     run = open_run(run_dir)
     pair, _ = load_model(run_dir, run)
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_png(grid(pair.owner.generate(n, seed), run, columns=max(1, round(n**0.5))), out)
+    x = pair.owner.generate(n, seed) if run.parts is None else completed(pair.owner, run, n, seed)
+    save_png(grid(x, run, columns=max(1, round(n**0.5))), out)
     typer.echo(str(out))

@@ -30,6 +30,7 @@ def write_run(
     evaluation: Sequence[Mapping[str, Any]] | None = None,
     images: Sequence[tuple[str, str, bytes]] = (),
     noun: str = "images",
+    evidence: str = "log p(x)",
 ) -> None:
     """Render a run as one self-contained page at `path`, written atomically.
 
@@ -43,6 +44,7 @@ def write_run(
         `active_units`, `units`, `data`, `ais` (sentences).
     images: (heading, caption, PNG bytes).
     noun: what a datum is, in the plural; a run of images can be evaluated by `ppl evaluate`.
+    evidence: what the bound is a bound on.
     """
     path = Path(path)
     settings = dict(config)
@@ -54,11 +56,12 @@ def write_run(
         .render(
             title=title,
             summary=summary,
-            headline=_headline(history, rows),
+            headline=_headline(history, rows, evidence),
             charts=_charts(history),
             has_parts=any(row.get("reg") is not None for row in history),
             rows=rows,
             noun=noun,
+            evidence=evidence,
             facts={key: _last(rows, key) for key in ("active_units", "units", "data", "khat", "ais")},
             khat_limit=KHAT_LIMIT,
             evaluate=f"ppl evaluate {shlex.quote(str(path.parent))} --k 1,5,50,5000",
@@ -104,7 +107,7 @@ def _charts(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, Markup]]:
     return charts
 
 
-def _headline(history: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> str:
+def _headline(history: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]], evidence: str) -> str:
     losses = [float(row["loss"]) for row in history if row.get("loss") is not None]
     losses = [loss for loss in losses if math.isfinite(loss)]
     if not losses:
@@ -117,7 +120,7 @@ def _headline(history: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, 
     if rows and math.isfinite(rows[-1]["mean"]):
         best = rows[-1]
         bound = f"{_nats(best['mean'])} ± {_nats(best['se'])}"
-        words += f" Evaluated: log p(x) at least {bound} nats (k = {best['k']:,})."
+        words += f" Evaluated: {evidence} at least {bound} nats (k = {best['k']:,})."
     return words
 
 

@@ -26,13 +26,19 @@ _VALUES = 2**22
 
 @torch.no_grad()
 def importance_weights(
-    pair: Any, x: Tensor, k: int, *, seed: int = 0, on_rows: Callable[[int], None] | None = None
+    pair: Any,
+    x: Tensor | tuple[Tensor, ...],
+    k: int,
+    *,
+    seed: int = 0,
+    on_rows: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Log-weights of k draws for each datum, memory bounded.
 
     Args:
         pair: a model/guide pair whose latents all lie in the data plate.
-        x: rows (N, D) on any device; moved to the pair's.
+        x: rows (N, D) on any device; moved to the pair's. Where model and guide take several tensors, a tuple of them,
+            each of N rows: `(x, c)`.
         k: number of draws for each datum.
         seed: of the draws; the caller's RNG is left as it was.
         on_rows: called with the number of rows done, for a progress bar.
@@ -41,32 +47,36 @@ def importance_weights(
         (k, N) in nats.
 
     Raises:
-        ShapeError: k < 1, no rows, or weights that are not per datum.
+        ShapeError: k < 1, no rows, tensors of different lengths, or weights that are not per datum.
     """
+    data = (x,) if isinstance(x, Tensor) else x
     fresh = isinstance(pair, tuple)
     pair = as_pair(pair)
     if k < 1:
         raise ShapeError(f"the number of draws k is at least 1, got k={k}: k=5000 is usual for log p(x)")
-    if len(x) == 0:
+    if not data or len(data[0]) == 0:
         raise ShapeError("there is no datum to evaluate: pass at least one row")
-    device = _device(pair, x)
+    total = len(data[0])
+    if any(len(part) != total for part in data):
+        raise ShapeError(f"data are rows of one length, got {[len(part) for part in data]}: give each datum its row")
+    device = _device(pair, data[0])
     with torch.random.fork_rng(), pair.evaluating():
         torch.manual_seed(seed)
-        if not pair.structure(x[:1].to(device)).local:
+        if not pair.structure(*(part[:1].to(device) for part in data)).local:
             raise ShapeError("a latent site lies outside the data plate, so no datum has weights of its own")
         if fresh and pair.owns_parameters():
             raise RunError("a tuple (model, guide) has no trained pyro.param: pass svi.pair, or one Pair to both")
-        width = max(1, x[0].numel())
-        rows = max(1, min(len(x), 100))
+        width = max(1, *(part[0].numel() for part in data))
+        rows = min(total, 100)
         chunk = max(1, min(k, _VALUES // (rows * width)))
-        out = torch.empty(k, len(x))
-        for start in range(0, len(x), rows):
-            part = x[start : start + rows].to(device)
+        out = torch.empty(k, total)
+        for start in range(0, total, rows):
+            part = tuple(each[start : start + rows].to(device) for each in data)
             for at in range(0, k, chunk):
                 n = min(chunk, k - at)
-                out[at : at + n, start : start + len(part)] = weigh(pair, (part,), n).log_w.cpu()
+                out[at : at + n, start : start + rows] = weigh(pair, part, n).log_w.cpu()
             if on_rows is not None:
-                on_rows(min(len(x), start + rows))
+                on_rows(min(total, start + rows))
     return out
 
 
@@ -80,7 +90,7 @@ def bound_per_datum(log_w: Tensor, k: int) -> Tensor:
     return (grouped.logsumexp(1) - math.log(k)).mean(0)
 
 
-def log_marginal(pair: Any, x: Tensor, k: int = 5000, *, seed: int = 0) -> Nats:
+def log_marginal(pair: Any, x: Tensor | tuple[Tensor, ...], k: int = 5000, *, seed: int = 0) -> Nats:
     """The bound L_k on log p(x), mean over the rows of x, with its standard error over rows [burda2016].
 
     log p(x) >= L_k = E[log 1/k sum_j p(x, z_j) / q(z_j | x)], in nats per datum. It understates log p(x): compare
@@ -88,12 +98,12 @@ def log_marginal(pair: Any, x: Tensor, k: int = 5000, *, seed: int = 0) -> Nats:
 
     Args:
         pair: a model/guide pair whose latents all lie in the data plate.
-        x: rows (N, D).
+        x: rows (N, D), or a tuple of tensors of N rows: of a conditional model, `(x, c)`, the bound is on log p(x | c).
         k: draws for each datum.
         seed: of the draws.
 
     Raises:
-        ShapeError: k < 1, no rows, or weights that are not per datum.
+        ShapeError: k < 1, no rows, tensors of different lengths, or weights that are not per datum.
     """
     return summarise(bound_per_datum(importance_weights(pair, x, k, seed=seed), k), k)
 

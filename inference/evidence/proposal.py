@@ -22,7 +22,13 @@ __all__ = ["tune_guide"]
 
 
 def tune_guide(
-    pair: Any, x: Tensor, steps: int, *, lr: float = 1e-3, seed: int = 0, on_step: Callable[[int], None] | None = None
+    pair: Any,
+    x: Tensor | tuple[Tensor, ...],
+    steps: int,
+    *,
+    lr: float = 1e-3,
+    seed: int = 0,
+    on_step: Callable[[int], None] | None = None,
 ) -> Pair:
     """A copy of a pair whose guide has maximised E_p(x, z)[log q(z | x)] for some steps; the model is the same.
 
@@ -30,7 +36,8 @@ def tune_guide(
 
     Args:
         pair: a trained pair; it is left as it was.
-        x: (N, D) rows, for their number and kind alone: nothing is learnt from their values.
+        x: (N, D) rows, for their number and kind alone: nothing is learnt from their values. Or a tuple of tensors, as
+            model and guide take them: what the model does not observe, as the c of p(x | c), stays as it is.
         steps: of N draws of the model each.
         lr: of Adam, falling to 0 on a straight line.
         seed: of the draws; the caller's RNG is left as it was.
@@ -42,18 +49,19 @@ def tune_guide(
     """
     if steps < 1:
         raise ShapeError(f"the number of steps is at least 1, got {steps}: pass 8000")
+    batch = (x,) if isinstance(x, Tensor) else x
     tuned = copy.deepcopy(as_pair(pair))
     # eps as in training: latents that the model hardly uses have tiny gradients
     svi = SVI(tuned, Sleep(), lambda parameters: torch.optim.Adam(parameters, lr, eps=1e-4))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for parameter in tuned.model_parameters(x):
+        for parameter in tuned.model_parameters(*batch):
             parameter.requires_grad_(False)
-        svi.init(x)
+        svi.init(*batch)
         for step in range(steps):
             for group in svi.optimizers[0].param_groups:
                 group["lr"] = lr * (1 - step / steps)
-            svi.step(x)
+            svi.step(*batch)
             if on_step is not None:
                 on_step(step + 1)
     return tuned
