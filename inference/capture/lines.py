@@ -10,10 +10,11 @@ from typing import Any
 
 import pyro
 import torch
+from torch import fx
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Stamp", "current_line", "failing_line"]
+__all__ = ["Stamp", "current_line", "failing_line", "with_lines"]
 
 LINE = "line"  # the key in a node's meta
 _ENGINES = Path(__file__).parent.parent
@@ -41,6 +42,23 @@ class Stamp(TorchDispatchMode):
                     break
                 node.meta.setdefault(LINE, self.where())
         return out
+
+
+def with_lines(module: fx.GraphModule) -> Callable[..., list[Any]]:
+    """A graph as a function to be recorded anew: each new node gets the line of the old one that it comes from."""
+    line = ""
+
+    class Rerun(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            nonlocal line
+            line = n.meta.get(LINE, "")
+            return super().run_node(n)
+
+    def run(*inputs: Any) -> list[Any]:
+        with Stamp(lambda: line):
+            return list(Rerun(module).run(*inputs))
+
+    return run
 
 
 def current_line() -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
-from inference.capture.lines import LINE, Stamp, current_line, failing_line
+from inference.capture.lines import Stamp, current_line, failing_line, with_lines
 from inference.capture.noise import lift_noise
 from inference.errors import UnsupportedModelError
 
@@ -144,19 +144,8 @@ def _lift_captured(module: fx.GraphModule) -> list[Tensor]:
 
 def _functional(module: fx.GraphModule, inputs: list[Tensor]) -> fx.GraphModule:
     """The same graph without in-place operations, its nodes' lines kept; a captured buffer is written at the end."""
-    lines = [""]
-
-    class Rerun(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            lines[0] = n.meta.get(LINE, "")
-            return super().run_node(n)
-
-    def rerun(*inputs: Tensor) -> Any:
-        with Stamp(lambda: lines[0]):
-            return list(Rerun(module).run(*inputs))
-
     with torch.no_grad():
-        graph = make_fx(torch.func.functionalize(rerun, remove="mutations"))(*inputs)
+        graph = make_fx(torch.func.functionalize(with_lines(module), remove="mutations"))(*inputs)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph

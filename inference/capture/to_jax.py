@@ -16,7 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
 from inference.capture.jax_ops import OPS
-from inference.capture.lines import LINE, Stamp
+from inference.capture.lines import LINE, with_lines
 from inference.capture.record import Recorded
 from inference.errors import UnsupportedModelError
 
@@ -69,19 +69,9 @@ def _decomposed(recorded: Recorded, example: tuple[Tensor, ...]) -> fx.GraphModu
     """The graph with what it captured as constants, every operation that the table lacks broken into smaller ones."""
     rules: Any = {op: rule for op, rule in decomposition_table.items() if _name(op) not in OPS}
     captured = [tensor.detach() for tensor in recorded.captured]
-    lines = [""]
-
-    class Rerun(fx.Interpreter):
-        def run_node(self, n: fx.Node) -> Any:
-            lines[0] = n.meta.get(LINE, "")
-            return super().run_node(n)
-
-    def rerun(*inputs: Tensor) -> Any:
-        with Stamp(lambda: lines[0]):
-            return list(Rerun(recorded.graph).run(*inputs, *captured))
-
+    run = with_lines(recorded.graph)
     with torch.no_grad():
-        return make_fx(rerun, decomposition_table=rules)(*example)
+        return make_fx(lambda *inputs: run(*inputs, *captured), decomposition_table=rules)(*example)
 
 
 _PLACES = ("dtype", "layout", "device", "pin_memory", "memory_format", "non_blocking")
