@@ -16,8 +16,13 @@ __all__ = ["evaluate"]
 @guarded
 def evaluate(
     run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a folder that `ppl train` wrote")],
-    k: Annotated[str, typer.Option(help="draws for each image, with commas")] = "1,5,50,5000",
-    images: Annotated[int | None, typer.Option(help="test images, drawn at random by --seed; all by default")] = None,
+    k: Annotated[
+        str | None, typer.Option(help="draws for each image, with commas; 1,5,50,5000, or 1,5,50 of a model of labels")
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(help="test images, drawn at random by --seed; all by default, or 1000 of a model of labels"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the choice of images and of the draws")] = 0,
     dreams: Annotated[
         int, typer.Option(help="first teach a copy of the guide on so many batches of the model's own draws")
@@ -36,6 +41,7 @@ def evaluate(
     from rich.progress import Progress
 
     from inference.cli.annealed import annealed
+    from inference.cli.labelled import classification
     from inference.cli.page import write_page
     from inference.cli.paired import paired, save_bounds
     from inference.cli.running import integers, make_fabric
@@ -47,13 +53,15 @@ def evaluate(
     from inference.evidence.proposal import tune_guide
     from inference.training.checkpoint import write_text
 
-    ks = sorted(set(integers("k", k)))
+    run = open_run(run_dir)
+    ks = sorted(set(integers("k", k or ("1,5,50,5000" if run.labels is None else "1,5,50"))))
     if ks[0] < 1:
         raise RunError(f"k is at least 1, got {ks[0]}: pass for example --k 1,5,50,5000")
-    run = open_run(run_dir)
     if against is not None and not (against / "evaluation.json").is_file():
         raise RunError(f"{against} has not been evaluated: run `ppl evaluate {against}` with the same images first")
     pair, _ = load_model(run_dir, run)
+    if run.labels is not None and images is None:  # a draw costs as many times more as there are classes
+        images = min(1000, len(test_rows(run, None, seed).x))
     test = test_rows(run, images, seed)
     fabric = make_fabric(device, 1, "auto", "32-true", 0)
     fabric.to_device(pair.owner)
@@ -79,9 +87,10 @@ def evaluate(
         )
     tails = torch.as_tensor(khat(log_w.numpy()))
     active = None
-    units = pair.owner.encode(*(part[:1] for part in data)).shape[-1]
+    code = pair.owner.encode if run.labels is None else pair.owner.style
+    units = code(*(part[:1] for part in data)).shape[-1]
     if len(test.x) > 1:  # one image has neither a variance of its means nor a standard error
-        active, _ = active_units(lambda x: pair.owner.encode(*run.rows(x.to(fabric.device))).cpu(), test.x)
+        active, _ = active_units(lambda x: code(*run.rows(x.to(fabric.device))).cpu(), test.x)
     rows, bounds = [], {each: bound_per_datum(log_w, each) for each in ks}
     for each in ks:
         nats = summarise(bounds[each], each)
@@ -104,6 +113,8 @@ def evaluate(
         "cpu_seconds": round(time.process_time() - cpu, 2),
     }
     per_image: dict[int | str, torch.Tensor] = {**bounds}
+    if run.labels is not None:
+        result["labels"] = classification(pair.owner, run)
     if annealing is not None:
         result["ais"], per_image["ais"] = annealed(proposal, data, bounds, annealing, seed)
     save_bounds(run_dir, per_image)
@@ -123,6 +134,7 @@ def _table(result: dict) -> None:
     from rich.table import Table
 
     from inference.cli.annealed import words
+    from inference.cli.labelled import error_words
 
     table = Table(title=f"{result['data']}: bound on {result['evidence']}, nats per image (seed {result['seed']})")
     for heading in ("k", "L_k", "standard error", "images"):
@@ -132,6 +144,8 @@ def _table(result: dict) -> None:
         table.add_row(str(row["k"]), f"{row['mean']:.3f}", se, str(row["images"]))
     console = Console()
     console.print(table)
+    if "labels" in result:
+        console.print(f"Error of q(y | x): {error_words(result['labels'])}", soft_wrap=True, highlight=False)
     if result["dreams"]:
         console.print(f"proposal: the guide after {result['dreams']} batches of the model's own draws")
     if result["active_units"] is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from inference.cli.annealed import words
 from inference.cli.completions import completions, reconstructed
+from inference.cli.label_pictures import label_pictures
 from inference.cli.runs import Run, load_model, open_run, read_metrics, test_rows
 from inference.comparison.figures import image_grid, png_bytes
 from inference.comparison.report import write_run
@@ -46,6 +47,7 @@ def write_page(out: Path, device: str) -> Path:
             "data": run.data,
             "pixels": run.pixels,
             **({"predicted": run.parts.words} if run.parts else {}),
+            **({"labels": run.label_words} if run.labels is not None else {}),
             "objective": run.bound,
             "parameters": sum(p.numel() for p in pair.named_parameters().values()),
             "epochs": len(history),
@@ -67,6 +69,8 @@ def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:
     if run.options["image_shape"][1] < 2:
         return []  # rows that are no images
     model = model.cpu()
+    if run.labels is not None:
+        return label_pictures(model, run)
     x = test_rows(run, None, run.seed).x
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(run.seed))[:32]]
     if run.parts is not None:

@@ -15,10 +15,23 @@ __all__ = ["check", "check_numbers", "integers", "is_binary", "make_fabric", "ma
 DREAM_RATE = 1 / 6  # of --lr, where the guide learns alone
 
 
-def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str = "auto", resume: bool = False) -> None:
-    """The one path of a new run and a resumed one: everything is checked before the first byte is written."""
+def start(
+    run: Any,
+    out: Path,
+    *,
+    device: str,
+    devices: int = 1,
+    strategy: str = "auto",
+    resume: bool = False,
+    m1: Any = None,
+) -> None:
+    """The one path of a new run and a resumed one: everything is checked before the first byte is written.
+
+    m1: the trained first part of a stacked model, whose folder is claimed already.
+    """
     import torch
 
+    from inference.cli.few_labels import batches_of, trained_part
     from inference.cli.page import write_page
     from inference.cli.runs import load_model
     from inference.training.fit import Saving, fit
@@ -42,7 +55,11 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
     if run.patience is not None:
         train_set, held_out = datasets.hold_out(train_set, 0.1, run.seed)
     model = run.build(mean=run.rows(train_set.x.mean(0))[0])
-    batches = datasets.Batches(train_set.x, run.batch_size, binarize=run.binarize == "dynamic")
+    pair = trained_part(model, m1)
+    if run.labels is not None:
+        batches = batches_of(run, model, train_set)
+    else:
+        batches = datasets.Batches(train_set.x, run.batch_size, binarize=run.binarize == "dynamic")
     if run.parts:
         batches = datasets.SplitBatches(batches, run.parts)
     before = [(TraceELBO(), run.elbo_epochs * len(batches))]
@@ -50,7 +67,7 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
         before.append((objective, (run.epochs - run.elbo_epochs) * len(batches)))
         objective = Dreaming(objective)
     svi = SVI(
-        model,
+        pair,
         objective,
         lambda parameters: torch.optim.AdamW(
             parameters, run.lr, eps=run.adam_eps, weight_decay=run.weight_decay, fused=True
@@ -60,7 +77,7 @@ def start(run: Any, out: Path, *, device: str, devices: int = 1, strategy: str =
         before=before,
         compile={"auto": "auto", "on": True, "off": False}[run.compile],
     )
-    with nullcontext() if resume or not fabric.is_global_zero else claimed(out):
+    with nullcontext() if resume or m1 is not None or not fabric.is_global_zero else claimed(out):
         if fabric.is_global_zero:
             write_config(out, run)
         fabric.launch()  # the last thing: an error before it is one process's error, said once
@@ -85,7 +102,7 @@ def check(run: Any) -> None:
         raise RunError(f"--compile is auto, on or off, got {run.compile}")
     least: dict[str, int] = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
     least |= dict.fromkeys(("checkpoint_minutes", "kl_warmup", "weight_decay", "adam_eps"), 0)
-    least |= dict.fromkeys(("elbo_epochs", "dream_epochs"), 0)
+    least |= dict.fromkeys(("elbo_epochs", "dream_epochs"), 0) | {"labelled_batch": 1}
     check_numbers(run, least)
     if run.elbo_epochs and run.objective == "elbo":
         raise RunError("--elbo-epochs come before another objective: add --objective iwae, or leave it out")
@@ -107,11 +124,14 @@ def check_numbers(run: Any, least: dict[str, int]) -> None:
 
 def make_objective(run: Any) -> Any:
     """The bound that the words of a run name."""
+    from inference.cli.few_labels import few_label_objective
     from inference.vi.baselines import NVIL
     from inference.vi.disarm import DisARM
     from inference.vi.objectives import IWAE, TraceELBO
     from inference.vi.wake_sleep import ReweightedWakeSleep
 
+    if run.labels is not None:
+        return few_label_objective(run)
     known = {"elbo": lambda: TraceELBO(num_particles=run.k), "iwae": lambda: IWAE(run.k, run.gradient)}
     if run.model == "sbn":
         known |= {
@@ -179,8 +199,18 @@ def _settle(run: Any, train_set: Any) -> None:
         run.batch_size = len(train_set.x)
     shape = train_set.image_shape
     run.options |= {"x_dim": train_set.x.shape[1], "image_shape": list(shape)}
+    if run.labels is not None:
+        run.labels = len(train_set.x) if run.labels == "all" else run.labels
+        run.options |= {"n_classes": number_of_classes(train_set)}
     if run.parts:
         run.options |= {"x_dim": len(run.parts.predicted), "c_dim": len(run.parts.given)}
+
+
+def number_of_classes(train_set: Any) -> int:
+    """The classes 0 ... C-1 of a data set that has labels."""
+    if train_set.y is None:
+        raise RunError(f"{train_set.name} has no labels to learn from: take a data set that has, such as mnist")
+    return int(train_set.y.max()) + 1
 
 
 def is_binary(x: Any) -> bool:

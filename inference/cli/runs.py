@@ -14,14 +14,23 @@ from inference.errors import CheckpointError, RunError
 from inference.pair import Pair, as_pair
 from inference.training.checkpoint import load, restore
 from inference.training.run import CHECKPOINT, METRICS
-from ppl_models import VAE, ConditionalVAE, SigmoidBeliefNetwork, data
+from ppl_models import VAE, ConditionalVAE, SemiSupervisedVAE, SigmoidBeliefNetwork, StackedVAE, data
 from ppl_models.data import ImageParts
 
 __all__ = ["Run", "load_model", "open_run", "test_rows"]
 
+
+def _stacked(m1: dict[str, Any], n_classes: int, mean: Any, x_dim: int, image_shape: Any, **m2: Any) -> StackedVAE:
+    """M1 of images that M1's own options describe, and an M2 of its codes."""
+    m2 |= {"x_dim": m1["z_dim"], "n_classes": n_classes, "likelihood": "gaussian"}
+    return StackedVAE(VAE(**m1), SemiSupervisedVAE(**m2))
+
+
 MODELS = {
     "vae": VAE,
     "cvae": ConditionalVAE,
+    "ssvae": SemiSupervisedVAE,
+    "m1m2": _stacked,
     "sbn": lambda x_dim, hidden, **options: SigmoidBeliefNetwork((x_dim, *hidden), **options),
 }
 
@@ -57,6 +66,11 @@ class Run:
     tensorboard: bool = False
     condition: str | None = None  # the part of an image that is given, where the model is one of the rest of it
     quadrants: int = 1  # of the condition "quadrant"
+    labels: int | str | None = None  # rows whose labels are seen, where the model is one of labels too; or "all"
+    label_seed: int = 0  # of their draw
+    balanced: bool = True
+    labelled_batch: int = 100
+    alpha: float = 1.0  # weight of the classification term
     command: str = field(default_factory=command_line)
     versions: dict[str, str] = field(default_factory=lambda: _versions())
 
@@ -88,6 +102,7 @@ class Run:
         words = {"elbo": "ELBO", "iwae": "IWAE", "rws": "reweighted wake-sleep", "nvil": "NVIL", "disarm": "DisARM"}
         words = words.get(self.objective, self.objective)
         words += f", k = {self.k}" if self.k > 1 else ""
+        words += f", labels summed out, alpha = {self.alpha:g}" if self.labels is not None else ""
         words += ", doubly reparameterised gradient" if self.objective == "iwae" and self.gradient == "dreg" else ""
         words += f", after {self.elbo_epochs} epochs of the ELBO" if self.elbo_epochs else ""
         return words + (f", then the guide on dreams for {self.dream_epochs} epochs" if self.dream_epochs else "")
@@ -96,6 +111,11 @@ class Run:
     def variant(self) -> str:
         """Data set and variant, for tables."""
         return f"{self.data}, {self.pixels}" + (f", {self.parts.words}" if self.parts else "")
+
+    @property
+    def label_words(self) -> str:
+        """How many labels a model of labels saw, and which draw of them."""
+        return f"{self.labels} labels{'' if self.balanced else ', not balanced'}, drawn by seed {self.label_seed}"
 
     @property
     def pixels(self) -> str:
@@ -139,8 +159,8 @@ def load_model(out: Path, run: Run) -> tuple[Pair, dict[str, Any]]:
     return pair, notes
 
 
-def test_rows(run: Run, n: int | None, seed: int) -> data.Dataset:
-    """Test images of a run, n of them drawn by seed, binarised as the run's own data were."""
+def test_rows(run: Run, n: int | None, seed: int, drawn: bool = True) -> data.Dataset:
+    """Test images of a run, n of them drawn by seed, binarised as the run's own data were, or grey as they are."""
     _, test = data.load(run.data, seed=run.seed)
     generator = torch.Generator().manual_seed(seed)
     if n is not None:
@@ -150,7 +170,7 @@ def test_rows(run: Run, n: int | None, seed: int) -> data.Dataset:
             raise RunError(f"{run.data} has {len(test.x)} test images, fewer than the {n} asked for: lower --images")
         chosen = torch.randperm(len(test.x), generator=generator)[:n]
         test = test._replace(x=test.x[chosen], y=None if test.y is None else test.y[chosen])
-    if run.binarize == "dynamic":
+    if run.binarize == "dynamic" and drawn:
         test = test._replace(x=data.binarize(test.x, generator))
     return test
 

@@ -11,6 +11,7 @@ URL, and its checksum is compared every time.
 """
 
 from ppl_models.data.batches import Batches
+from ppl_models.data.codes import Codes
 from ppl_models.data.dataset import DataError, Dataset, binarize, hold_out
 from ppl_models.data.labels import Interleave, split_labels
 from ppl_models.data.loading import Entry, available, load
@@ -28,6 +29,7 @@ from ppl_models.data.parts import ImageParts, SplitBatches, image_parts
 
 __all__ = [
     "Batches",
+    "Codes",
     "DataError",
     "Dataset",
     "Entry",
