@@ -140,6 +140,7 @@ def _trace(pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure) -> 
         # the model's enumerated dims follow the guide's: the second messenger goes on where the first stopped
         with EnumMessenger(first_available_dim=first):
             guide_trace = run(pair.guide, batch, k, structure)
+        _share_dims(guide_trace)
         with EnumMessenger():
             model_trace = run(poutine.replay(pair.model, trace=guide_trace), batch, k, structure)
         guide_trace, model_trace = prune_subsample_sites(guide_trace), prune_subsample_sites(model_trace)
@@ -148,6 +149,18 @@ def _trace(pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure) -> 
         guide_trace.pack_tensors()
         model_trace.pack_tensors(guide_trace.plate_to_symbol)
     return model_trace, guide_trace
+
+
+def _share_dims(guide_trace: Any) -> None:
+    """Let each site of the guide know the enumerated dims of sites after it: in the model it may come after them."""
+    latents = [site["infer"] for site in guide_trace.nodes.values() if is_latent(site)]
+    seen: dict[int, set[int]] = {}
+    for infer in latents:
+        for dim, number in infer.get("_dim_to_id", {}).items():
+            seen.setdefault(dim, set()).add(number)
+    shared = {dim: numbers.pop() for dim, numbers in seen.items() if len(numbers) == 1}  # not those used again
+    for infer in latents:
+        infer["_dim_to_id"] = shared | infer.get("_dim_to_id", {})
 
 
 def _contract(

@@ -64,7 +64,7 @@ class SemiSupervisedVAE(nn.Module):
         self.head = GaussianHead(hidden[-1], z_dim)
         self.decoder = _Joined(z_dim, n_classes, tuple(reversed(hidden)), act)
         last = hidden[0]
-        self.output: nn.Module = GaussianHead(last, x_dim) if likelihood == "gaussian" else mlp((last, x_dim))
+        self.output: Any = GaussianHead(last, x_dim) if likelihood == "gaussian" else mlp((last, x_dim))
         if mean is not None:
             self._start_at(mean)
 
@@ -97,8 +97,8 @@ class SemiSupervisedVAE(nn.Module):
         return label, pyro.sample("z", normal.to_event(1))
 
     def infer_causes(self, x: Tensor, y: Tensor | None) -> None:
-        """The guide's sites y, where it is latent, and z, inside its plate of rows x (N, D)."""
-        n, labelled = len(x), 0 if y is None else len(y)
+        """The guide's sites y, where it is latent, and z, inside its plate of rows x (..., N, D)."""
+        n, labelled = x.shape[-2], 0 if y is None else len(y)
         if y is not None and labelled == n:
             label = y
         else:
@@ -151,9 +151,9 @@ class SemiSupervisedVAE(nn.Module):
         if mean.numel() != self.x_dim:
             raise ValueError(f"mean holds {mean.numel()} values, not x_dim={self.x_dim}: pass x.mean(0)")
         if self.likelihood == "gaussian":
-            self.output.linear.bias[: self.x_dim] = mean  # pyright: ignore
+            self.output.linear.bias[: self.x_dim] = mean
         else:  # pixels that are always 0 would start at minus infinity
-            self.output[0].bias.copy_(torch.logit(mean.clamp(0.001, 0.999)))  # pyright: ignore
+            self.output[0].bias.copy_(torch.logit(mean.clamp(0.001, 0.999)))
 
 
 class StackedVAE(nn.Module):
@@ -171,14 +171,15 @@ class StackedVAE(nn.Module):
         ValueError: an M2 of another length or likelihood.
     """
 
-    def __init__(self, m1: nn.Module, m2: SemiSupervisedVAE):
+    def __init__(self, m1: Any, m2: SemiSupervisedVAE):
         super().__init__()
         if m2.x_dim != m1.z_dim or m2.likelihood != "gaussian":
             raise ValueError(
                 f"m2 explains m1's codes, {m1.z_dim} real numbers a row, and it is made for x_dim={m2.x_dim}, "
                 f"likelihood '{m2.likelihood}': SemiSupervisedVAE({m1.z_dim}, likelihood='gaussian')"
             )
-        self.m1, self.m2 = m1, m2
+        self.m1: Any = m1
+        self.m2 = m2
 
     def model(self, x: Tensor, y: Tensor | None = None) -> None:
         """p(x, z1, y, z) of rows x (N, D), of which the first L have labels y (L,)."""
@@ -219,13 +220,13 @@ class _Joined(nn.Module):
 
     def __init__(self, n_in: int, n_classes: int, hidden: Sequence[int], activation: Any):
         super().__init__()
-        both = mlp((n_in + n_classes, hidden[0]))[0]  # Glorot's bound for the two together
+        both: Any = mlp((n_in + n_classes, hidden[0]))[0]  # Glorot's bound for the two together
         self.value, self.label = Linear(n_in, hidden[0]), nn.Linear(n_classes, hidden[0], bias=False)
         with torch.no_grad():
             self.value.weight.copy_(both.weight[:, :n_in])
             self.label.weight.copy_(both.weight[:, n_in:])
             self.value.bias.zero_()
-        self.rest = nn.Sequential(activation(), *mlp(hidden, activation, end=True))
+        self.rest = nn.Sequential(activation(), mlp(hidden, activation, end=True))
 
     def forward(self, value: Tensor, y: Tensor) -> Tensor:
         """(..., n_in) and classes (...) -> (..., hidden[-1])."""

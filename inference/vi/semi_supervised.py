@@ -3,7 +3,7 @@
     J = 1/N [ sum_labelled L(x, y) + sum_unlabelled U(x) ] + alpha * mean_labelled log q(y | x)
 
 L is the bound with the label observed, U with the label latent. A labelled row never asks the guide for its label, so
-the classifier q(y | x) would learn from unlabelled rows alone; the last term is its own (Kingma et al. 2014, Equation 9).
+the classifier q(y | x) would learn from unlabelled rows alone; the last term is its own (Kingma et al. 2014).
 """
 
 from contextlib import suppress
@@ -51,9 +51,11 @@ class SemiSupervisedELBO:
         if not self.alpha >= 0:
             raise ValueError(f"alpha weighs the classification term and is at least 0, got {self.alpha}: pass 0.1")
 
-    def __call__(self, pair: Any, x: Tensor, y: Tensor | None = None, beta: float = 1.0) -> Estimate:
+    def __call__(self, pair: Any, *batch: Any, beta: float = 1.0) -> Estimate:
         """Estimate on a batch; `beta` weighs L_reg in the loss. The bound has no classification term, the loss has."""
         pair = as_pair(pair)
+        x: Tensor = batch[0]
+        y: Tensor | None = batch[1] if len(batch) > 1 else None
         n, labelled = len(x), 0 if y is None else len(y)
         if labelled > n:
             raise ShapeError(f"there are {labelled} labels for {n} rows: y holds those of the first rows, at most all")
@@ -70,11 +72,11 @@ class SemiSupervisedELBO:
 
     def _log_q(self, pair: Pair, x: Tensor, y: Tensor) -> Tensor:
         """Log q(y | x) of the guide's label site: (L,); the guide runs no further than that site."""
-        here = poutine.escape(escape_fn=lambda site: site["name"] == self.site)
+        here = poutine.escape(escape_fn=lambda site: site.get("name") == self.site)
         with pair.scope(), pyro.validation_enabled(False), suppress(NonlocalExit):
             with here, poutine.trace() as tracer, poutine.condition(data={self.site: y}):
                 pair.guide(x)
-        nodes = tracer.trace.nodes
+        nodes: Any = tracer.trace.nodes
         if self.site not in nodes:
             raise UnsupportedModelError(
                 f"the guide has no site '{self.site}' where the label is latent: sample it there, or pass site="

@@ -118,7 +118,9 @@ class Interleave:
         self._no_labels = torch.empty(0, dtype=torch.int64, device=unlabelled.x.device)
         few = min(labelled_size if len(unlabelled.x) else batch_size, len(labelled.x))
         many = min(batch_size, len(unlabelled.x))
-        self.labelled = Batches([labelled.x, labelled.y], few, binarize=binarize, drop_last=True) if few else None
+        self.labelled = None
+        if labelled.y is not None and few:
+            self.labelled = Batches([labelled.x, labelled.y], few, binarize=binarize, drop_last=True)
         self.unlabelled = Batches(unlabelled.x, many, binarize=binarize, drop_last=True) if many else None
 
     @property

@@ -97,6 +97,7 @@ def test_the_unlabelled_bound_is_the_sum_over_classes_plus_the_entropy():
     torch.manual_seed(3)
     estimate = SemiSupervisedELBO()(pair, x)
     assert abs(estimate.bound.item() - by_hand.item()) < 1e-10
+    assert estimate.reg is not None and estimate.rec is not None
     assert abs(estimate.reg.item() + estimate.rec.item() - by_hand.item()) < 1e-10
     ours = torch.autograd.grad(estimate.loss, list(pair.parameters()))
     theirs = torch.autograd.grad(-by_hand, list(pair.parameters()))
@@ -141,7 +142,7 @@ def test_sampled_labels_have_the_enumerated_gradient_on_average():
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
 
     torch.manual_seed(4)
-    sampled = torch.stack([flat(TraceELBO(num_particles=2)) for _ in range(200)])
+    sampled = torch.stack([flat(TraceELBO(num_particles=2)) for _ in range(100)])
     summed = torch.stack([flat(TraceEnumELBO()) for _ in range(100)])
     gap = sampled.mean(0) - summed.mean(0)
     se = (sampled.var(0) / len(sampled) + summed.var(0) / len(summed)).sqrt()
