@@ -80,6 +80,15 @@ def test_an_epoch_is_a_function_of_its_number_and_the_seed() -> None:
     assert torch.equal(next(iter(batches.to("cpu")))[0], next(iter(batches))[0])
 
 
+def test_the_two_sets_are_shuffled_and_drawn_apart() -> None:
+    same = Interleave(rows(), rows(), 40, 40)
+    x, _ = next(iter(same))
+    assert not torch.equal(x[:40], x[40:])
+    grey = rows()._replace(x=torch.full((40, 1), 0.5))
+    x, _ = next(iter(Interleave(grey, grey, 40, 40, binarize=True)))
+    assert not torch.equal(x[:40], x[40:])
+
+
 def test_all_or_none_labelled() -> None:
     x, y = next(iter(Interleave(*split_labels(rows(), 0), 10, 4)))
     assert x.shape == (10, 1) and y.shape == (0,) and y.dtype == torch.int64

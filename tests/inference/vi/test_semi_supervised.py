@@ -9,6 +9,7 @@ from torch import nn
 
 from inference import IWAE, SVI, SemiSupervisedELBO, TraceELBO, TraceEnumELBO, log_weights
 from inference.errors import ShapeError, UnsupportedModelError
+from inference.pair import as_pair
 from ppl_models import SemiSupervisedVAE
 
 C, D, Z, S = 4, 5, 2, 0.7
@@ -57,6 +58,14 @@ def test_the_bound_is_log_p_where_the_guide_is_exact(bound, labelled):
     for objective in (SemiSupervisedELBO(0.3, bound), bound):  # split, and known row by row inside one program
         torch.manual_seed(0)
         assert objective(pair, x, y).bound.item() == pytest.approx(exact(pair, x, y).item(), abs=1e-10)
+
+
+def test_one_pair_takes_batches_with_all_some_and_no_labels_in_any_order():
+    pair = as_pair(Conjugate())
+    for labelled in (3, 0, 7, 3, 0):
+        x, y = conjugate_batch(labelled=labelled)
+        found = TraceEnumELBO(closed_form_kl=False)(pair, x, y).bound.item()
+        assert found == pytest.approx(exact(pair.owner, x, y).item(), abs=1e-10)
 
 
 def test_weights_of_a_mixed_batch_are_exact_row_by_row():
