@@ -2,7 +2,7 @@
 
 import torch
 
-from ppl_models import VAE
+from ppl_models import VAE, ConditionalVAE
 from tests.suites import ModelGuideSuite
 
 
@@ -22,3 +22,16 @@ class TestGaussianVAE(TestVAE):
 class TestConvolutionalVAE(TestVAE):
     def make(self):
         return VAE(16, z_dim=3, hidden=(4, 8), activation="elu", image_shape=(1, 4, 4), conv=True)
+
+
+class TestConditionalVAE(ModelGuideSuite):
+    def make(self):
+        return ConditionalVAE(10, 6, z_dim=3, hidden=(8, 6))
+
+    def batch(self, n):
+        return torch.rand(n, 16, generator=torch.Generator().manual_seed(n)).round().split((10, 6), -1)
+
+
+class TestGaussianConditionalVAE(TestConditionalVAE):
+    def make(self):
+        return ConditionalVAE(10, 6, z_dim=3, hidden=(8,), activation="relu", likelihood="gaussian")

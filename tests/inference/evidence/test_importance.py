@@ -69,6 +69,39 @@ def test_blocks_of_rows_and_draws_change_nothing_but_the_draws(monkeypatch):
     assert log_marginal(pair, x, k=500).mean == pytest.approx(whole, abs=0.02)
 
 
+def test_a_pair_of_several_tensors_takes_a_tuple(monkeypatch):
+    """X | c ~ N(c + z, 1): the rows of x and c stay together, block by block; a tuple of one is that one."""
+    from inference.evidence import importance
+
+    plain = toy()
+
+    class Shifted(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.plain = plain
+
+        def model(self, x, c):
+            with pyro.plate("data", len(x), dim=-1):
+                z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(c + z, 1.0).to_event(1), obs=x)
+
+        def guide(self, x, c):
+            with pyro.plate("data", len(x), dim=-1):
+                pyro.sample("z", self.plain.q(x - c))
+
+    x, c = torch.randn(230, 1), torch.randn(230, 1)
+    ours = importance_weights(Shifted(), (x, c), 5)
+    torch.testing.assert_close(ours, importance_weights(plain, x - c, 5), rtol=1e-5, atol=1e-5)
+    assert torch.equal(importance_weights(plain, (x,), 5), importance_weights(plain, x, 5))
+    monkeypatch.setattr(importance, "_VALUES", 2000)
+    whole = plain.log_evidence(x - c).mean().item()
+    assert log_marginal(Shifted(), (x, c), k=500).mean == pytest.approx(whole, abs=0.02)
+    with pytest.raises(ShapeError, match=r"rows of one length, got \[230, 229\]: give each datum its row"):
+        log_marginal(Shifted(), (x, c[:229]))
+    with pytest.raises(ShapeError, match="no datum"):
+        log_marginal(Shifted(), ())
+
+
 def test_seeds():
     pair, x = toy(), torch.randn(5, 1)
     before = torch.get_rng_state()
