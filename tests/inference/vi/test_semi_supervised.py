@@ -55,7 +55,7 @@ def exact(pair, x, y):
 @pytest.mark.parametrize("bound", [TraceEnumELBO(2, closed_form_kl=False), TraceELBO(2, closed_form_kl=False), IWAE(3)])
 def test_the_bound_is_log_p_where_the_guide_is_exact(bound, labelled):
     pair, (x, y) = Conjugate(), conjugate_batch(labelled=labelled)
-    for objective in (SemiSupervisedELBO(0.3, bound), bound):  # split, and known row by row inside one program
+    for objective in (SemiSupervisedELBO(0.3, bound=bound), bound):  # split, and known row by row inside one program
         torch.manual_seed(0)
         assert objective(pair, x, y).bound.item() == pytest.approx(exact(pair, x, y).item(), abs=1e-10)
 
@@ -171,6 +171,19 @@ def test_the_classifier_learns_from_labelled_rows_by_the_classification_term_alo
     assert all(g is None for g in torch.autograd.grad(loss, weights, allow_unused=True))
 
 
+def test_the_share_of_labelled_data_weighs_the_two_means():
+    pair, (x, y) = Conjugate(), conjugate_batch()
+    known, rest = exact(pair, x[:3], y).item(), exact(pair, x[3:], y[:0]).item()
+    bound = TraceEnumELBO(closed_form_kl=False)
+    estimate = SemiSupervisedELBO(0.5, 0.01, bound)(pair, x, y)
+    assert estimate.bound.item() == pytest.approx(0.01 * known + 0.99 * rest, abs=1e-10)
+    classes = pair.q_y(x[:3]).log_prob(y).mean().item()  # its weight is that of the mean, whatever the share
+    assert estimate.loss.item() == pytest.approx(-estimate.bound.item() - 0.5 * classes, abs=1e-10)
+    for part, expected in ((SemiSupervisedELBO(0, 0.01, bound)(pair, x[3:]), rest),
+                           (SemiSupervisedELBO(0, 0.01, bound)(pair, x[:3], y), known)):  # fmt: skip
+        assert part.bound.item() == pytest.approx(expected, abs=1e-10)
+
+
 @pytest.mark.parametrize("labelled", [0, 2, 6])
 def test_it_trains_with_any_number_of_labels(labelled):
     pair = m2().float()
@@ -198,6 +211,8 @@ def test_bad_input_is_said_in_a_sentence():
     pair, x = m2(), binary(4)
     with pytest.raises(ValueError, match=r"alpha weighs .* at least 0, got -1"):
         SemiSupervisedELBO(-1.0)
+    with pytest.raises(ValueError, match=r"a share in \[0, 1\], got 2"):
+        SemiSupervisedELBO(labelled_share=2)
     with pytest.raises(ValueError, match="at least 0, got nan"):
         SemiSupervisedELBO(math.nan)
     with pytest.raises(ShapeError, match="5 labels for 4 rows"):
