@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from inference.comparison.local import LocalGaussian
     from inference.evidence.ais import AIS, bdmc
     from inference.evidence.ais_draws import AnnealedHMC
-    from inference.evidence.classify import bayes, calibrate, calibration_error, classify
+    from inference.evidence.calibration import calibrate, calibration_error
+    from inference.evidence.classify import bayes, classify
     from inference.evidence.exact import Exact, exact_posterior, exact_table
     from inference.evidence.importance import active_units, importance_weights, log_marginal
     from inference.evidence.labels import label_posterior
@@ -86,7 +87,8 @@ _MODULES = {
     "comparison.learning": ("learn",),
     "evidence.ais": ("AIS", "bdmc"),
     "evidence.ais_draws": ("AnnealedHMC",),
-    "evidence.classify": ("bayes", "calibrate", "calibration_error", "classify"),
+    "evidence.calibration": ("calibrate", "calibration_error"),
+    "evidence.classify": ("bayes", "classify"),
     "evidence.exact": ("Exact", "exact_posterior", "exact_table"),
     "evidence.importance": ("active_units", "importance_weights", "log_marginal"),
     "evidence.labels": ("label_posterior",),

@@ -2,9 +2,7 @@
 
     p(y | x) = p(x | y) p(y) / sum_c p(x | c) p(c)                 (the survey's Equation 1, p(x, y) / p(x))
 
-Any estimate of log p(x | y) will do. A model's evidence adds up over pixels that it takes for more independent than
-they are, so that Bayes' rule is too sure of itself; a temperature T, p(y) p(x | y)^(1/T), mends that and is fitted on
-labelled rows that no model was trained on. Y classes, N rows; nats.
+Any estimate of log p(x | y) will do. N rows, Y classes; nats.
 """
 
 import math
@@ -12,15 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from inference.errors import ShapeError, UnsupportedModelError
 from inference.evidence.importance import bound_per_datum, importance_weights
 
-__all__ = ["Calibration", "Classes", "bayes", "calibrate", "calibration_error", "classify"]
-
-_RANGE = 1e-3, 1e3  # of temperatures: rows without a single error have their optimum at 0
+__all__ = ["Classes", "bayes", "check_labels", "classify"]
 
 
 class Classes(NamedTuple):
@@ -36,16 +31,8 @@ class Classes(NamedTuple):
         return self.log_prob.argmax(1)
 
     def error(self, y: Tensor) -> float:
-        """The share of rows whose likeliest class is not their label y (N,)."""
-        return float((self.label != _labels(y, self.log_prob)).double().mean())
-
-
-class Calibration(NamedTuple):
-    """A temperature, and what it did on the rows that it was fitted on."""
-
-    temperature: float
-    nll: tuple[float, float]  # mean -log p(y | x) before and after, nats
-    ece: tuple[float, float]  # expected calibration error before and after
+        """The share of rows whose likeliest class is not their label y (N,), 0 ... Y-1."""
+        return float((self.label != check_labels(y, self.log_prob)).double().mean())
 
 
 def classify(
@@ -75,7 +62,7 @@ def classify(
 
     Raises:
         ShapeError: fewer than two models, no rows, a prior that is none, T <= 0; an estimate not of shape (N,).
-        UnsupportedModelError: a row that no class gives a positive probability.
+        UnsupportedModelError: a row that has probability 0 in every class, or an evidence that is NaN or infinite.
     """
     if len(models) < 2:
         raise ShapeError(f"there are at least 2 classes, a model for each, got {len(models)}: pass one for each label")
@@ -111,66 +98,27 @@ def bayes(log_evidence: Tensor, prior: Tensor | None = None, temperature: float 
         raise ShapeError(f"a temperature is above 0, got {temperature}: take calibrate(...).temperature, or 1")
     log_joint = log_evidence.double() / temperature + _log_prior(log_evidence, prior)
     log_p = log_joint.logsumexp(1)
-    impossible = (log_p == -math.inf).nonzero().flatten()
-    if len(impossible):
+    odd = (~log_p.isfinite()).nonzero().flatten()
+    if len(odd):
+        row = int(odd[0])
         raise UnsupportedModelError(
-            f"row {int(impossible[0])} has probability 0 in every class, so it has none: leave it out, or mend a model"
+            f"row {row} has log p(x) = {float(log_p[row])}, so it has no class: leave it out, or mend the model that "
+            f"gives it {log_evidence[row].tolist()}"
         )
     return Classes(log_evidence, log_joint - log_p.unsqueeze(1), log_p)
 
 
-def calibrate(log_evidence: Tensor, y: Tensor, prior: Tensor | None = None) -> Calibration:
-    """The temperature of greatest likelihood, argmax_T sum_n log p_T(y_n | x_n) [guo2017].
-
-    The likelihood is concave in 1/T, so there is one optimum; it is sought between 0.001 and 1000.
-
-    Args:
-        log_evidence: (N, Y) of rows that no model was trained on.
-        y: their labels (N,), 0 ... Y-1.
-        prior: p(y) (Y,); uniform by default.
-
-    Raises:
-        ShapeError: labels out of range, or not one a row.
-        UnsupportedModelError: as `classify`; a row whose own class gives it probability 0.
-    """
-    y = _labels(y, log_evidence)
-    own = log_evidence.gather(1, y.unsqueeze(1)).squeeze(1)
-    if bool((own == -math.inf).any()):
-        row = int((own == -math.inf).nonzero()[0])
-        raise UnsupportedModelError(
-            f"row {row} has probability 0 in its own class {int(y[row])}, which no temperature mends: leave it out"
+def check_labels(y: Tensor, columns: Tensor) -> Tensor:
+    """The labels (N,) of columns (N, Y), on the same device; refuses what is no class of theirs."""
+    n, classes = columns.shape
+    if n == 0 or y.shape != (n,):
+        raise ShapeError(
+            f"there is a label for each of {n} rows, at least one, got shape {tuple(y.shape)}: pass y of the same rows"
         )
-
-    def nll(log_t: float) -> float:
-        log_prob = bayes(log_evidence, prior, math.exp(log_t)).log_prob
-        return -float(log_prob.gather(1, y.unsqueeze(1)).mean())
-
-    bounds = math.log(_RANGE[0]), math.log(_RANGE[1])
-    best = math.exp(minimize_scalar(nll, bounds=bounds, method="bounded", options={"xatol": 1e-6}).x)  # pyright: ignore
-    before, after = (calibration_error(bayes(log_evidence, prior, t).log_prob, y) for t in (1.0, best))
-    return Calibration(best, (nll(0.0), nll(math.log(best))), (before, after))
-
-
-def calibration_error(log_prob: Tensor, y: Tensor, bins: int = 15) -> float:
-    """The expected calibration error, sum_b n_b / N |accuracy_b - confidence_b| [guo2017].
-
-    Rows fall into bins of equal width by the probability of their likeliest class, their confidence.
-
-    Args:
-        log_prob: (N, Y) log p(y | x).
-        y: labels (N,), 0 ... Y-1.
-        bins: between 0 and 1.
-
-    Raises:
-        ShapeError: no bin; labels out of range, or not one a row.
-    """
-    if bins < 1:
-        raise ShapeError(f"bins is at least 1, got {bins}: pass bins=15")
-    confidence, label = log_prob.double().exp().max(1)
-    excess = (label == _labels(y, log_prob)).double() - confidence
-    at = (confidence * bins).long().clamp(max=bins - 1)
-    # n_b |mean of the excess in b| is |its sum in b|
-    return float(excess.new_zeros(bins).index_add(0, at, excess).abs().sum() / len(y))
+    if int(y.min()) < 0 or int(y.max()) >= classes:
+        wrong = int(y[(y < 0) | (y >= classes)][0])
+        raise ShapeError(f"a label is a class 0 ... {classes - 1}, got {wrong}: give a model for each label")
+    return y.long().to(columns.device)
 
 
 def _log_prior(log_evidence: Tensor, prior: Tensor | None) -> Tensor:
@@ -189,14 +137,3 @@ def _log_prior(log_evidence: Tensor, prior: Tensor | None) -> Tensor:
             "counts / counts.sum()"
         )
     return prior.log()
-
-
-def _labels(y: Tensor, columns: Tensor) -> Tensor:
-    """The labels (N,), on the device of their rows; refuses what is no class of theirs."""
-    n, classes = columns.shape
-    if y.shape != (n,):
-        raise ShapeError(f"there is a label for each of {n} rows, got shape {tuple(y.shape)}: pass y of the same rows")
-    if int(y.min()) < 0 or int(y.max()) >= classes:
-        wrong = int(y[(y < 0) | (y >= classes)][0])
-        raise ShapeError(f"a label is a class 0 ... {classes - 1}, got {wrong}: give a model for each label")
-    return y.long().to(columns.device)

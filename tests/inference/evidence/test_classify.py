@@ -15,11 +15,13 @@ from inference import (
     calibration_error,
     classify,
     exact_log_marginal,
+    importance_weights,
     label_posterior,
     mean_field_bound,
 )
 from inference.errors import RunError, ShapeError, UnsupportedModelError
-from ppl_models import SigmoidBeliefNetwork
+from inference.evidence.importance import bound_per_datum
+from ppl_models import VAE, SemiSupervisedVAE, SigmoidBeliefNetwork, StackedVAE
 from tests.inference.oracles import LinearGaussian
 
 pytestmark = pytest.mark.usefixtures("double")
@@ -243,6 +245,29 @@ class TestLabels:
         found = label_posterior(pair, self.x, k=1)
         assert found.kl.isfinite().all()
 
+    def test_m2(self):
+        """Kingma's M2: the sum over classes is the evidence that enumeration inside each weight finds."""
+        m2, x = SemiSupervisedVAE(6, 2, n_classes=3, hidden=(5,)), binary(4)
+        found = label_posterior(m2, x, k=4000)
+        torch.testing.assert_close(found.log_q, m2.q_y(x).logits.detach())
+        log_w = importance_weights(m2, x, 4000, seed=1)
+        torch.testing.assert_close(found.log_p, bound_per_datum(log_w, 4000), rtol=0, atol=0.03)
+        assert found.log_posterior.exp().sum(1) == pytest.approx(torch.ones(4))
+
+    def test_m1_and_m2_stacked(self):
+        """Its q(y | x) is a mean over codes, and p(y | x) is Bayes' rule over all that is latent."""
+        m1 = VAE(6, z_dim=2, hidden=(5,))
+        with torch.no_grad():
+            m1.head.linear.bias[2:] = 1.5  # wide codes: even weights
+        both, x = StackedVAE(m1, SemiSupervisedVAE(2, 2, n_classes=3, hidden=(5,), likelihood="gaussian")), binary(4)
+        found = label_posterior(both, x, k=4000)
+        with torch.no_grad():
+            codes = m1.q_z(x).sample((4000,))
+            q = both.m2.q_y(codes).probs
+        assert ((found.log_q.exp() - q.mean(0)).abs() < 5 * 2**0.5 * q.std(0) / 4000**0.5).all()
+        w = importance_weights(both, x, 4000, seed=1).exp()
+        assert ((found.log_p.exp() - w.mean(0)).abs() < 5 * 2**0.5 * w.std(0) / 4000**0.5).all()
+
     def test_a_label_inferred_from_another_latent(self):
         """q(y | x) = E_q(a | x)[q(y | a)], here by quadrature; and log p(x, y), the rest drawn given the label."""
 
@@ -314,7 +339,9 @@ class TestRefusals:
             (lambda e: bayes(e, torch.tensor([1.5, -0.6, 0.1])), "3 probabilities"),
             (lambda e: bayes(e, temperature=0.0), "above 0"),
             (lambda e: bayes(e, temperature=math.nan), "above 0"),
-            (lambda e: bayes(e - math.inf), "row 0 has probability 0"),
+            (lambda e: bayes(e - math.inf), "row 0 has log p"),
+            (lambda e: bayes(torch.tensor([[0.0, 1.0], [0.0, math.nan]])), "row 1 has log p.x. = nan"),
+            (lambda e: calibrate(e[:0], torch.zeros(0, dtype=torch.long)), "at least one"),
             (lambda e: bayes(e).error(torch.tensor([0])), "a label for each of 2 rows"),
             (lambda e: calibrate(e, torch.tensor([0, 3])), "0 ... 2, got 3"),
             (lambda e: calibrate(e, torch.tensor([-1, 0])), "got -1"),
