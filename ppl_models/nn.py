@@ -59,8 +59,17 @@ class Linear(nn.Linear):
         return out.reshape(*x.shape[:-1], self.out_features)
 
 
-def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.Tanh, *, end: bool = False) -> nn.Sequential:
-    """Linear layers of the given sizes, Glorot-initialised, an activation between them (after the last if `end`)."""
+def mlp(
+    sizes: Sequence[int],
+    activation: Callable[[], nn.Module] = nn.Tanh,
+    *,
+    end: bool = False,
+    dropout: float = 0.0,
+) -> nn.Sequential:
+    """Linear layers of the given sizes, Glorot-initialised, an activation between them (after the last if `end`).
+
+    With `dropout` each activation is followed by it.
+    """
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
         linear = Linear(n_in, n_out)
@@ -68,7 +77,7 @@ def mlp(sizes: Sequence[int], activation: Callable[[], nn.Module] = nn.Tanh, *, 
         nn.init.zeros_(linear.bias)
         layers.append(linear)
         if end or i < len(sizes) - 2:
-            layers.append(activation())
+            layers += [activation(), nn.Dropout(dropout)] if dropout else [activation()]
     return nn.Sequential(*layers)
 
 

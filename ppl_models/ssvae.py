@@ -35,6 +35,7 @@ class SemiSupervisedVAE(nn.Module):
         n_classes: C; the prior of y is uniform.
         hidden: units of the hidden layers of both encoders; the decoder mirrors them.
         activation: "tanh", "relu", "softplus", "elu" or "gelu".
+        dropout: share of the classifier's hidden units left out at each step of training [srivastava2014].
         likelihood: "bernoulli" for x in [0, 1], "gaussian" with mean and deviation from the decoder.
         mean: (D,) of the training data, whose logit (or value) starts the output bias.
         image_shape: (C, H, W) with C * H * W = D, for pictures.
@@ -50,16 +51,17 @@ class SemiSupervisedVAE(nn.Module):
         n_classes: int = 10,
         hidden: Sequence[int] = (500,),
         activation: str = "softplus",
+        dropout: float = 0.0,
         likelihood: str = "bernoulli",
         mean: Tensor | None = None,
         image_shape: tuple[int, int, int] | None = None,
     ):
         super().__init__()
-        _check(x_dim, z_dim, n_classes, hidden, activation, likelihood)
+        _check(x_dim, z_dim, n_classes, hidden, activation, dropout, likelihood)
         self.x_dim, self.z_dim, self.n_classes, self.likelihood = x_dim, z_dim, n_classes, likelihood
         self.image_shape = image_shape
         act = ACTIVATIONS[activation]
-        self.classifier = mlp((x_dim, *hidden, n_classes), act)
+        self.classifier = mlp((x_dim, *hidden, n_classes), act, dropout=dropout)
         self.encoder = _Joined(x_dim, n_classes, hidden, act)
         self.head = GaussianHead(hidden[-1], z_dim)
         self.decoder = _Joined(z_dim, n_classes, tuple(reversed(hidden)), act)
@@ -250,7 +252,7 @@ def _check_labels(y: Tensor, n: int, n_classes: int) -> None:
         )
 
 
-def _check(x_dim, z_dim, n_classes, hidden, activation, likelihood) -> None:  # noqa: ANN001
+def _check(x_dim, z_dim, n_classes, hidden, activation, dropout, likelihood) -> None:  # noqa: ANN001
     for name, value in (("x_dim", x_dim), ("z_dim", z_dim), *(("hidden", h) for h in hidden)):
         if value < 1:
             raise ValueError(f"{name} is at least 1, got {value}: SemiSupervisedVAE(784, z_dim=50, hidden=(500,))")
@@ -260,5 +262,7 @@ def _check(x_dim, z_dim, n_classes, hidden, activation, likelihood) -> None:  # 
         raise ValueError(f"there are at least 2 classes, got n_classes={n_classes}: one class alone is a VAE")
     if activation not in ACTIVATIONS:
         raise ValueError(f"unknown activation '{activation}': choose one of {', '.join(ACTIVATIONS)}")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout is a share in [0, 1), got {dropout}: pass for example 0.5")
     if likelihood not in ("bernoulli", "gaussian"):
         raise ValueError(f"unknown likelihood '{likelihood}': choose bernoulli or gaussian")

@@ -104,6 +104,15 @@ def test_the_output_starts_at_the_mean_of_the_data() -> None:
     assert torch.equal(m2(mean=mean, likelihood="gaussian").output.linear.bias[:9], mean)
 
 
+def test_dropout_is_for_the_classifier_in_training_alone() -> None:
+    pair, x = m2(dropout=0.5), rows(20)
+    assert not torch.equal(pair.q_y(x).probs, pair.q_y(x).probs)
+    y = torch.zeros(20, dtype=torch.int64)
+    assert torch.equal(pair.q_z(x, y).mean, pair.q_z(x, y).mean)
+    pair.eval()
+    assert torch.equal(pair.classify(x), pair.classify(x))
+
+
 @pytest.mark.parametrize("hidden", [(7,), (7, 6), (7, 6, 5)])
 def test_hidden_sizes_are_mirrored(hidden: tuple[int, ...]) -> None:
     pair = SemiSupervisedVAE(9, 2, 3, hidden)
@@ -121,6 +130,7 @@ def test_hidden_sizes_are_mirrored(hidden: tuple[int, ...]) -> None:
         ({"x_dim": 9, "hidden": (0,)}, "hidden is at least 1"),
         ({"x_dim": 9, "n_classes": 1}, "at least 2 classes, got n_classes=1"),
         ({"x_dim": 9, "activation": "sin"}, "unknown activation 'sin'"),
+        ({"x_dim": 9, "dropout": 1.0}, r"a share in \[0, 1\), got 1.0"),
         ({"x_dim": 9, "likelihood": "poisson"}, "choose bernoulli or gaussian"),
         ({"x_dim": 9, "mean": torch.zeros(4)}, "mean holds 4 values, not x_dim=9"),
     ],
