@@ -24,7 +24,7 @@ __all__ = ["SemiSupervisedVAE", "StackedVAE"]
 
 
 class SemiSupervisedVAE(nn.Module):
-    """Kingma's M2 [kingma2014semi] as a Pyro model/guide pair.
+    """Kingma's M2 [kingma2014m2] as a Pyro model/guide pair.
 
     Sites: `y` () a class 0 ... C-1, `z` (Z,), `x` (D,); data plate `data` at dim -1. Where some rows of a batch are
     labelled and others not, `label` is one more: log 1 where y agrees with the label, log 0 elsewhere.
@@ -159,7 +159,7 @@ class SemiSupervisedVAE(nn.Module):
 
 
 class StackedVAE(nn.Module):
-    """M1+M2 [kingma2014semi]: a trained VAE whose codes an M2 explains, as one Pyro model/guide pair.
+    """M1+M2 [kingma2014m2]: a trained VAE whose codes an M2 explains, as one Pyro model/guide pair.
 
     Sites: `y` (), `z` (Z,), `z1` (Z1,), `x` (D,); data plate `data` at dim -1. It is trained stacked, as in the paper:
     m1 first, on images alone; then m2, on codes drawn anew from q(z1 | x) at every visit, by

@@ -27,7 +27,7 @@ __all__ = ["SemiSupervisedELBO"]
 
 @dataclass(frozen=True)
 class SemiSupervisedELBO:
-    """The semi-supervised bound of [kingma2014semi], in nats per datum.
+    """The semi-supervised bound of [kingma2014m2], in nats per datum.
 
     A batch is x (N, D) and y (L,): the labelled rows come first, y holds their labels (L = 0 or None: there are none).
     Labels are summed out exactly on the other rows, sum_y q(y | x) L(x, y) + H(q), by `TraceEnumELBO()`; `IWAE(k)` sums
