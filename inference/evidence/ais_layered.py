@@ -4,7 +4,6 @@ r(h) has a probability for each unit of each datum, the share of ones among draw
 that the path is short. A sweep of all units is a transition; `ais_kernel` runs the whole path of a row in one loop.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from pyro import poutine
 from torch import Tensor
 
 from inference.evidence import ais_kernel
+from inference.mcmc.layered import by_rows
 from inference.mcmc.layered_tables import Tables, binary, tables
 from inference.pair import Pair
 from inference.weights import PARTICLES
@@ -51,13 +51,7 @@ class Network:
             self.net, self.x, h, self.logits, np.arange(rows, dtype=np.uint64), np.uint64(seed % 2**64),
             betas.double().numpy(), back, log_w, log_p,
         )  # fmt: skip
-        threads = max(1, min(torch.get_num_threads(), rows))
-        ends = [rows * i // threads for i in range(threads + 1)]
-        if threads == 1:
-            ais_kernel.anneal(*fixed, 0, rows)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(lambda i: ais_kernel.anneal(*fixed, ends[i], ends[i + 1]), range(threads)))
+        by_rows(lambda first, last: ais_kernel.anneal(*fixed, first, last), rows, rows)
         shape = (rows // len(self.x), len(self.x))
         layers = torch.from_numpy(h.copy()).unflatten(0, shape).split([int(size) for size in self.net.sizes[1:]], -1)
         return torch.from_numpy(log_w).view(shape), {f"h{k}": layer.float() for k, layer in enumerate(layers, 1)}

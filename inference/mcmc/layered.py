@@ -14,8 +14,9 @@ does not flip; array programs write it at every visit. The code is compiled once
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from inference.mcmc import layered_kernel as kernel
 from inference.mcmc.layered_tables import Tables, binary, tables
 from inference.types import Draws, Layered
 
-__all__ = ["Tables", "conditional_log_odds", "prior", "sample", "sweep", "tables"]
+__all__ = ["Tables", "by_rows", "conditional_log_odds", "prior", "sample", "sweep", "tables"]
 
 MAX_BYTES = 2**33  # of draws: 8 GiB
 LEAST_WORK = 5e5  # nanoseconds for which a thread is worth its start
@@ -63,15 +64,20 @@ def sweep(
     rows = len(h)
     out, log_p = np.empty((keep, *h.shape), np.uint8), np.empty((keep, rows))
     work = _nanoseconds(net, rows) * (burn + keep * thin)
-    threads = max(1, min(torch.get_num_threads(), rows, int(work / LEAST_WORK)))
     fixed = (net, x, h, _streams(rows), _seed(seed), np.uint64(drawn), burn, thin, out, log_p)
+    by_rows(lambda first, last: kernel.run(*fixed, first, last), rows, int(work / LEAST_WORK))
+    return out, log_p
+
+
+def by_rows(run: Callable[[int, int], Any], rows: int, most: int) -> None:
+    """Call run(first, last) on equal shares of the rows, on as many threads as torch has, and `most` at most."""
+    threads = max(1, min(torch.get_num_threads(), rows, most))
     ends = [rows * i // threads for i in range(threads + 1)]
     if threads == 1:
-        kernel.run(*fixed, 0, rows)
+        run(0, rows)
     else:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(lambda i: kernel.run(*fixed, ends[i], ends[i + 1]), range(threads)))
-    return out, log_p
+            list(pool.map(run, ends[:-1], ends[1:]))
 
 
 def sample(
