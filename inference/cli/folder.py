@@ -26,7 +26,7 @@ def claimed(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         yield
     except BaseException:
-        if not (out / CHECKPOINT).exists():
+        if not any(out.rglob(CHECKPOINT)):
             with suppress(OSError):  # the first error is the one to tell
                 (out / CONFIG).unlink(missing_ok=True)
                 (out / METRICS).unlink(missing_ok=True)

@@ -71,6 +71,7 @@ class Run:
     balanced: bool = True
     labelled_batch: int = 100
     alpha: float = 1.0  # weight of the classification term
+    m1: str | None = None  # the folder that a stacked model's first part came from
     command: str = field(default_factory=command_line)
     versions: dict[str, str] = field(default_factory=lambda: _versions())
 

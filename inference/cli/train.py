@@ -24,6 +24,7 @@ def train(
     if resume is not None:
         from inference.cli.running import start
         from inference.cli.runs import open_run
+        from inference.cli.stacked import resume_stacked
         from inference.cli.train_own import is_own_run, resume_own
 
         if context.invoked_subcommand is not None:
@@ -33,6 +34,9 @@ def train(
             return
         run = open_run(resume)
         run.epochs = run.epochs if epochs is None else epochs
+        if run.m1 is not None:
+            resume_stacked(run, resume, device=device)
+            return
         start(run, resume, device=device, resume=True)
     elif epochs is not None or device != "auto":
         raise RunError("--epochs and --device come after the model's name: `ppl train vae --epochs 10 ...`")

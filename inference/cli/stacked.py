@@ -1,0 +1,75 @@
+"""`ppl train m1m2`: M1 first, as a run of its own in OUT/m1 or one that is given; then M2 on its codes."""
+
+from pathlib import Path
+from typing import Any
+
+from inference.cli.folder import claimed, write_config
+from inference.cli.running import check, make_fabric, make_objective, number_of_classes, start
+from inference.cli.runs import Run, load_model, open_run
+from inference.errors import RunError
+from inference.training.run import CHECKPOINT
+from ppl_models import data
+
+__all__ = ["resume_stacked", "start_stacked"]
+
+M1 = "m1"  # the folder of M1's run in that of the whole
+
+
+def start_stacked(run: Run, out: Path, *, m1: Path | Run, device: str) -> None:
+    """Train M1, unless `m1` is the folder of a trained one, then M2; both are checked before the first byte."""
+    for each in (run, m1):
+        if isinstance(each, Run):
+            check(each)
+            make_objective(each)
+    make_fabric(device, 1, "auto", run.precision, run.threads)
+    train, _ = data.load(run.data, seed=run.seed)
+    number_of_classes(train)
+    data.split_labels(train, len(train.x) if run.labels == "all" else run.labels, run.balanced, run.label_seed)
+    if isinstance(m1, Path):
+        first = _trained(m1, run)
+        run.m1 = str(m1)
+        with claimed(out):
+            _second(run, out, first, device)
+        return
+    run.m1 = M1
+    with claimed(out):
+        write_config(out, run)
+        _first(m1, out, device)
+        _second(run, out, _trained(out / M1, run), device)
+
+
+def resume_stacked(run: Run, out: Path, *, device: str) -> None:
+    """Go on with M1 or with M2, whichever the run was at."""
+    if (out / CHECKPOINT).exists():
+        model = load_model(out, run)[0].owner
+        start(run, out, device=device, resume=True, m1=model.m1)
+        return
+    _first(open_run(out / M1), out, device, resume=True)
+    _second(run, out, _trained(out / M1, run), device)
+
+
+def _first(m1: Run, out: Path, device: str, resume: bool = False) -> None:
+    try:
+        start(m1, out / M1, device=device, resume=resume)
+    except KeyboardInterrupt as stop:  # it is the whole that can be gone on with
+        raise KeyboardInterrupt(str(stop).replace(f"{out / M1}`", f"{out}`")) from None
+
+
+def _second(run: Run, out: Path, first: tuple[Run, Any], device: str) -> None:
+    m1_run, model = first
+    run.options["m1"], run.binarize = m1_run.options, m1_run.binarize
+    start(run, out, device=device, m1=model)
+
+
+def _trained(folder: Path, run: Run) -> tuple[Run, Any]:
+    """The run and the model in M1's folder; refuses what cannot be M1 of this run."""
+    m1 = open_run(folder)
+    if m1.model != "vae":
+        raise RunError(f"M1 is a VAE, and {folder} holds a run of {m1.model}: give one of `ppl train vae`")
+    if m1.data != run.data:
+        raise RunError(f"{folder} was trained on {m1.data}, and this run is on {run.data}: give an M1 of the same data")
+    pair, notes = load_model(folder, m1)
+    epochs = m1.epochs + m1.dream_epochs
+    if notes["epoch"] < epochs and m1.patience is None:
+        raise RunError(f"{folder} has had {notes['epoch']} of its {epochs} epochs: `ppl train --resume {folder}` first")
+    return m1, pair.owner
