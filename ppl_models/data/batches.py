@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ppl_models.data.dataset import DataError, binarize, check, permutation, seeds
+from ppl_models.data.dataset import DataError, binarize, check, permutation, seeds, shifted
 
 __all__ = ["Batches"]
 
@@ -20,10 +20,11 @@ class Batches:
 
     With `binarize` the first tensor is grey, in [0, 1], and each visit to a row draws it anew as
     Bernoulli(grey) (dynamic binarisation: another draw every epoch). The last batch is smaller if batch_size
-    does not divide the rows, or left out with `drop_last`.
+    does not divide the rows, or left out with `drop_last`. With `shift` each visit moves each image by up to so many
+    pixels, along each side on its own, zeros moving in: the first tensor holds images of `image_shape`.
 
     Raises DataError: no rows, tensors of different lengths or devices, batch_size < 1, nothing left by
-    `drop_last`.
+    `drop_last`, a shift that leaves nothing of an image.
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class Batches:
         binarize: bool = False,
         shuffle: bool = True,
         drop_last: bool = False,
+        shift: int = 0,
+        image_shape: tuple[int, int, int] | None = None,
     ) -> None:
         """Keep the tensors as they are, on their device."""
         self.tensors: tuple[Tensor, ...] = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
@@ -41,6 +44,7 @@ class Batches:
         self.binarize = binarize
         self.shuffle = shuffle
         self.drop_last = drop_last
+        self.shift, self.image_shape = shift, image_shape
         odd = [t for t in self.tensors if not isinstance(t, Tensor)]
         if any(t is not None for t in odd):
             kind = next(type(t).__name__ for t in odd if t is not None)
@@ -64,6 +68,11 @@ class Batches:
             raise DataError(
                 f"drop_last with batch_size={batch_size} leaves nothing of {lengths[0]} rows: "
                 "pass a smaller batch_size or drop_last=False"
+            )
+        if shift and (image_shape is None or not 0 < shift < min(image_shape[1:])):
+            raise DataError(
+                f"shift is at least 0 and less than the sides of the images, got {shift} with "
+                f"image_shape={image_shape}: pass for example shift=2, image_shape=(1, 28, 28)"
             )
         if binarize:
             if not self.tensors[0].is_floating_point():
@@ -92,11 +101,13 @@ class Batches:
         order_seed, draw_seed = seeds(seed, epoch)
         n = self.num_rows
         order = (permutation(n, order_seed) if self.shuffle else torch.arange(n)).to(device)
-        draws = torch.Generator(device).manual_seed(draw_seed) if self.binarize else None
+        draws = torch.Generator(device).manual_seed(draw_seed)
         for i in range(len(self)):
             index = order[i * self.batch_size : (i + 1) * self.batch_size]
-            batch = tuple(t.index_select(0, index) for t in self.tensors)
-            yield batch if draws is None else (binarize(batch[0], draws), *batch[1:])
+            x, *rest = (t.index_select(0, index) for t in self.tensors)
+            if self.image_shape is not None and self.shift:
+                x = shifted(x, self.image_shape, self.shift, draws)
+            yield binarize(x, draws) if self.binarize else x, *rest
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         """Iterate over epoch 0 of seed 0."""
@@ -110,4 +121,6 @@ class Batches:
             binarize=self.binarize,
             shuffle=self.shuffle,
             drop_last=self.drop_last,
+            shift=self.shift,
+            image_shape=self.image_shape,
         )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["DataError", "Dataset", "binarize", "check", "dataset", "hold_out", "permutation", "seeds"]
+__all__ = ["DataError", "Dataset", "binarize", "check", "dataset", "hold_out", "permutation", "seeds", "shifted"]
 
 
 class DataError(ValueError):
@@ -83,6 +83,17 @@ def check(x: Tensor, name: str, least: int = 2) -> None:  # x: (N, D)
 def binarize(x: Tensor, generator: torch.Generator | None = None) -> Tensor:  # (N, D) -> (N, D)
     """Draw binary images b ~ Bernoulli(x) from grey ones; `generator` lives on the device of x."""
     return torch.bernoulli(x, generator=generator)
+
+
+def shifted(x: Tensor, image_shape: tuple[int, int, int], most: int, generator: torch.Generator) -> Tensor:
+    """Move each image by -most ... most pixels along each side, zeros moving in: (N, D) -> (N, D)."""
+    n, (channels, h, w) = len(x), image_shape
+    by = torch.randint(-most, most + 1, (2, n, 1), generator=generator, device=x.device)
+    rows, columns = (torch.arange(size, device=x.device) + by[i] for i, size in enumerate((h, w)))
+    inside = ((rows >= 0) & (rows < h)).unsqueeze(2) & ((columns >= 0) & (columns < w)).unsqueeze(1)
+    index = rows.clamp(0, h - 1).unsqueeze(2) * w + columns.clamp(0, w - 1).unsqueeze(1)
+    moved = x.reshape(n, channels, h * w).gather(2, index.reshape(n, 1, h * w).expand(-1, channels, -1))
+    return (moved * inside.reshape(n, 1, h * w)).reshape(n, -1)
 
 
 def hold_out(train: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

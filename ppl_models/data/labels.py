@@ -6,6 +6,7 @@ for x, y in Interleave(labelled, unlabelled).epoch(0, seed=1):
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,6 +94,7 @@ class Interleave:
         batch_size: U.
         labelled_size: L, at most the number of labelled rows.
         binarize: draw grey images anew at each visit, as `Batches` does.
+        shift: move each image by up to so many pixels at each visit, as `Batches` does.
 
     Raises:
         DataError: no rows at all, labelled rows without y, a size below 1.
@@ -106,6 +108,7 @@ class Interleave:
         labelled_size: int = 100,
         *,
         binarize: bool = False,
+        shift: int = 0,
     ) -> None:
         """Keep the two sets, each with its batches."""
         if labelled.y is None and len(labelled.x):
@@ -118,10 +121,14 @@ class Interleave:
         self._no_labels = torch.empty(0, dtype=torch.int64, device=unlabelled.x.device)
         few = min(labelled_size if len(unlabelled.x) else batch_size, len(labelled.x))
         many = min(batch_size, len(unlabelled.x))
-        self.labelled = None
-        if labelled.y is not None and few:
-            self.labelled = Batches([labelled.x, labelled.y], few, binarize=binarize, drop_last=True)
-        self.unlabelled = Batches(unlabelled.x, many, binarize=binarize, drop_last=True) if many else None
+        how: dict[str, Any] = {
+            "binarize": binarize,
+            "drop_last": True,
+            "shift": shift,
+            "image_shape": labelled.image_shape,
+        }
+        self.labelled = Batches([labelled.x, labelled.y], few, **how) if labelled.y is not None and few else None
+        self.unlabelled = Batches(unlabelled.x, many, **how) if many else None
 
     @property
     def num_rows(self) -> int:

@@ -107,3 +107,23 @@ def test_batches_that_cannot_be() -> None:
         Interleave(labelled, unlabelled, 10, 0)
     with pytest.raises(DataError, match="have no labels"):
         Interleave(labelled._replace(y=None), unlabelled)
+
+
+def test_shifts_move_whole_images_by_whole_pixels() -> None:
+    x = torch.zeros(500, 1, 6, 7)
+    x[:, 0, 2:4, 3:5] = torch.arange(1, 501).reshape(-1, 1, 1) / 500  # each image has a grey of its own
+    data = Dataset(x.flatten(1), torch.arange(500) % 4, (1, 6, 7), "blocks")
+    batches = Interleave(*split_labels(data, 8), 492, 8, shift=2)
+    moved, y = next(iter(batches))
+    assert torch.equal(moved, next(iter(batches))[0])  # by seed and epoch
+    images = moved.reshape(-1, 6, 7)
+    greys = images.amax((1, 2))
+    assert torch.equal(((greys[:8] * 500).round().long() - 1) % 4, y)
+    assert torch.equal(greys.sort().values, torch.arange(1, 501) / 500)
+    corners = {(int(i[0]), int(i[1])) for i in ((image > 0).nonzero()[0] for image in images)}
+    assert corners == {(r, c) for r in range(5) for c in range(1, 6)}
+    assert int((images > 0).sum()) == 500 * 4  # nothing left the image here, and nothing came back on the other side
+    far, _ = next(iter(Interleave(data, data, 500, 500, shift=5)))
+    assert int((far > 0).sum()) < 1000 * 4
+    with pytest.raises(DataError, match="less than the sides of the images, got 6"):
+        Interleave(data, data, shift=6)
