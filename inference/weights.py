@@ -200,6 +200,11 @@ def per_unit(value: Tensor, layout: Layout) -> Tensor:
     return value
 
 
+def log_prob_sum(sites: Iterable[dict[str, Any]], layout: Layout) -> Tensor:
+    """Log-probability of some sites together, in nats: (K or 1, N or 1)."""
+    return torch.as_tensor(sum(per_unit(log_prob(site, layout), layout) for site in sites))
+
+
 def closed_form(model: dict[str, Any], guide: dict[str, Any]) -> dict[str, Tensor]:
     """KL(q || p) for each site of both programs for which torch knows it; a site's event dims are summed."""
     found: dict[str, Tensor] = {}

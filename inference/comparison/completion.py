@@ -20,7 +20,7 @@ from torch import Tensor
 
 from inference.pair import DATA_PLATE, is_latent, is_stochastic
 from inference.types import Draws
-from inference.weights import PARTICLES, Layout, log_prob, per_unit
+from inference.weights import PARTICLES, Layout, log_prob_sum
 
 __all__ = ["Sites", "complete", "read_sites"]
 
@@ -166,8 +166,7 @@ class _Filler:
         return poutine.trace(held).get_trace(*self.data)
 
     def _log_p(self, trace: Any, layout: Layout) -> Tensor:
-        sites = [site for site in trace.nodes.values() if is_stochastic(site)]
-        return torch.as_tensor(sum(per_unit(log_prob(site, layout), layout) for site in sites))
+        return log_prob_sum(filter(is_stochastic, trace.nodes.values()), layout)
 
 
 def _rows(values: Mapping[str, Tensor], index: Any) -> dict[str, Tensor]:

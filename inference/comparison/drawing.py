@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inference.errors import UnsupportedModelError
 from inference.pair import Pair, Structure, is_latent, is_stochastic
-from inference.weights import layout_of, log_prob, per_unit, run
+from inference.weights import layout_of, log_prob_sum, run
 
 __all__ = ["draw", "vectorises"]
 
@@ -108,8 +108,7 @@ def _total(trace: Any, k: int, structure: Structure) -> Tensor:
     """Log-probability of a trace's sites for each of k draws and each unit, (k, N)."""
     sites = [site for site in trace.nodes.values() if is_stochastic(site)]
     layout, _ = layout_of(sites, k, structure)
-    total = torch.as_tensor(sum(per_unit(log_prob(site, layout), layout) for site in sites))
-    return total.expand(k, -1)
+    return log_prob_sum(sites, layout).expand(k, -1)
 
 
 def _is_point(fn: Any) -> bool:
