@@ -4,11 +4,10 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from inference.errors import UnsupportedModelError
-from inference.pair import Pair, is_latent, is_stochastic
+from inference.dreams import check_dream, dream
+from inference.pair import Pair, is_latent
 
 __all__ = ["simulate"]
 
@@ -27,27 +26,17 @@ def simulate(pair: Pair, data: tuple[Any, ...], seed: int = 0) -> tuple[tuple[An
     """
     with torch.random.fork_rng(), pair.scope(), pair.evaluating(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        with poutine.uncondition():  # entered outside the trace: it has the last word on a site
-            trace: Any = poutine.trace(pair.model).get_trace(*data)
-        drawn, observed = list(data), set()
-        for name, site in trace.nodes.items():
-            if is_stochastic(site) and site["infer"].get("was_observed"):
-                observed.add(name)
-                places = [i for i, arg in enumerate(data) if arg is site["infer"]["obs"]]
-                if not places:
-                    raise UnsupportedModelError(
-                        f"the observed value of '{name}' is none of the arguments, so it cannot be replaced by a draw: "
-                        "write obs=x with x an argument as it comes"
-                    )
-                for i in places:
-                    drawn[i] = site["value"].to(data[i].dtype).reshape(data[i].shape)
-        again: Any = poutine.trace(poutine.replay(pair.model, trace=trace)).get_trace(*drawn)
-    for name, site in trace.nodes.items():
-        if is_stochastic(site):
-            ours, theirs = (each["fn"].log_prob(site["value"]) for each in (site, again.nodes[name]))
-            if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
-                raise UnsupportedModelError(
-                    f"the model's site '{name}' reads data that it observes, so its draws are no draws of the model"
-                )
-    latents = {n: s["value"] for n, s in trace.nodes.items() if is_latent(s) and n not in observed}
-    return tuple(drawn), latents
+        trace, drawn = dream(
+            pair.model,
+            data,
+            "the observed value of '{name}' is none of the arguments, so it cannot be replaced by a draw: "
+            "write obs=x with x an argument as it comes",
+        )
+        check_dream(
+            pair.model,
+            trace,
+            drawn,
+            "the model's site '{name}' reads data that it observes, so its draws are no draws of the model",
+        )
+    latents = {n: s["value"] for n, s in trace.nodes.items() if is_latent(s) and not s["infer"].get("was_observed")}
+    return drawn, latents

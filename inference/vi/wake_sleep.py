@@ -21,10 +21,11 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from inference.dreams import check_dream, dream
 from inference.errors import ShapeError, UnsupportedModelError
 from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic
 from inference.types import Estimate, Objective
-from inference.weights import Layout, layout_of, log_prob, per_unit, run
+from inference.weights import Layout, layout_of, log_prob_sum, run
 
 __all__ = ["Dreaming", "ReweightedWakeSleep", "Sleep"]
 
@@ -173,66 +174,42 @@ def _weighted(v: Tensor, log_p: Tensor) -> Tensor:
 
 def _total(trace: Any, layout: Layout, latent: bool) -> Tensor:
     """Log-probability of a trace's latent or observed sites for each particle and unit: (K or 1, N)."""
-    sites = [site for site in trace.nodes.values() if is_stochastic(site) and is_latent(site) == latent]
-    return torch.as_tensor(sum(per_unit(log_prob(site, layout), layout) for site in sites))
+    sites = (site for site in trace.nodes.values() if is_stochastic(site) and is_latent(site) == latent)
+    return log_prob_sum(sites, layout)
 
 
 def _dream(pair: Pair, batch: tuple[Any, ...], structure: Structure) -> Tensor:
     """Log q(h | x) (N,) of one draw (x, h) of the model for each row, differentiable in phi."""
-    _check_dream(pair, batch, structure)
-    dream, dreamt = _draw(pair, batch, structure)
-    guide_trace = run(poutine.replay(pair.guide, trace=dream), dreamt, 1, structure)
-    auxiliary = [name for name, site in guide_trace.nodes.items() if is_latent(site) and name not in dream.nodes]
+    trace, dreamt = _draw(pair, batch)
+    guide_trace = run(poutine.replay(pair.guide, trace=trace), dreamt, 1, structure)
+    auxiliary = [name for name, site in guide_trace.nodes.items() if is_latent(site) and name not in trace.nodes]
     if auxiliary:
         raise UnsupportedModelError(
             f"the guide's auxiliary site '{auxiliary[0]}' is no site of the model, so a dream has no value for it: "
             "use phi='wake'"
         )
-    sites = [site for site in dream.nodes.values() if is_stochastic(site)]
+    sites = [site for site in trace.nodes.values() if is_stochastic(site)]
     layout, _ = layout_of(sites, 1, structure)
     return _total(guide_trace, layout, latent=True).squeeze(0)
 
 
 @torch.no_grad()
-def _draw(pair: Pair, batch: tuple[Any, ...], structure: Structure) -> tuple[Any, tuple[Any, ...]]:
-    """A trace of the model with nothing observed, and the batch with each observed tensor replaced by its draw."""
-    with poutine.uncondition():  # entered outside the trace: it has the last word on a site
-        dream = run(pair.model, batch, 1, structure)
-    dreamt = list(batch)
-    for name, site in dream.nodes.items():
-        if not (is_stochastic(site) and site["infer"].get("was_observed")):
-            continue
-        places = [i for i, arg in enumerate(batch) if arg is site["infer"]["obs"]]
-        if not places:
-            raise UnsupportedModelError(
-                f"the sleep phase hands the guide a dreamt '{name}', but its observed value is none of the batch's "
-                "arguments: write obs=x with x an argument as it comes, or use phi='wake'"
-            )
-        for i in places:
-            dreamt[i] = site["value"].to(batch[i].dtype)
-    return dream, tuple(dreamt)
+def _draw(pair: Pair, batch: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """A trace of the model with nothing observed, and the batch as it dreams it; each pair is checked once."""
+    if pair not in _DREAMERS:
+        with torch.random.fork_rng(), pair.evaluating():
+            check_dream(pair.model, *dream(pair.model, batch, _FOREIGN), _READS)
+        _DREAMERS.add(pair)
+    return dream(pair.model, batch, _FOREIGN)
 
 
-@torch.no_grad()
-def _check_dream(pair: Pair, batch: tuple[Any, ...], structure: Structure) -> None:
-    """Once a pair: a model that reads what it observes would dream of real data, and rate its dream otherwise."""
-    if pair in _DREAMERS:
-        return
-    with torch.random.fork_rng(), pair.evaluating():
-        dream, dreamt = _draw(pair, batch, structure)
-        again = run(poutine.replay(pair.model, trace=dream), dreamt, 1, structure)
-    for name, site in dream.nodes.items():
-        if is_stochastic(site):
-            there, here = (
-                s["fn"].log_prob(site["value"], *s["args"], **s["kwargs"]) for s in (site, again.nodes[name])
-            )
-            if there.shape != here.shape or not torch.allclose(there, here, rtol=1e-3, atol=1e-3):
-                raise UnsupportedModelError(
-                    f"the model's site '{name}' depends on data that the sleep phase dreams, so its draws are no draws "
-                    "of the model: use phi='wake'"
-                )
-    _DREAMERS.add(pair)
-
-
+_FOREIGN = (
+    "the sleep phase hands the guide a dreamt '{name}', but its observed value is none of the batch's arguments: write "
+    "obs=x with x an argument as it comes, or use phi='wake'"
+)
+_READS = (
+    "the model's site '{name}' depends on data that the sleep phase dreams, so its draws are no draws of the model: "
+    "use phi='wake'"
+)
 _DREAMERS: weakref.WeakSet[Pair] = weakref.WeakSet()
 _MODELS: weakref.WeakKeyDictionary[Pair, list[torch.nn.Parameter]] = weakref.WeakKeyDictionary()
