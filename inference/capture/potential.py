@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_leaves
 from inference.errors import RunError, UnsupportedModelError
 from inference.pair import Pair, as_pair, is_latent, is_stochastic
 
-__all__ = ["Latent", "Potential", "read_potential"]
+__all__ = ["Latent", "Potential", "is_identity", "read_potential"]
 
 
 class Latent(NamedTuple):
@@ -77,7 +77,7 @@ class Potential:
         for site in self.latents:
             free = u[..., site.at].reshape((*lead, *site.free))
             values[site.name] = value = site.transform(free)
-            if not _is_identity(site.transform):
+            if not is_identity(site.transform):
                 log_det = log_det + site.transform.log_abs_det_jacobian(free, value).reshape((*lead, -1)).sum(-1)
         return values, log_det
 
@@ -212,7 +212,7 @@ class _Push(Messenger):
         if free is None:
             raise _unsteady(name)
         value = transform(free)
-        if not _is_identity(transform):
+        if not is_identity(transform):
             self.log_det = self.log_det + transform.log_abs_det_jacobian(free, value).sum()
         self.values[name], self.free[name], self.transforms[name] = value, free, transform
         msg["value"], msg["is_observed"] = value, True
@@ -234,7 +234,7 @@ def _unsteady(name: str) -> UnsupportedModelError:
     )
 
 
-def _is_identity(transform: Any) -> bool:
+def is_identity(transform: Any) -> bool:
     """Whether T(u) = u, as for a support that is all reals."""
     while isinstance(transform, IndependentTransform):
         transform = transform.base_transform

@@ -15,8 +15,8 @@ import torch
 from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to
-from torch.distributions.transforms import IndependentTransform, identity_transform
 
+from inference.capture.potential import is_identity
 from inference.errors import ShapeError, UnsupportedModelError
 from inference.pair import Pair, Structure, as_pair, is_latent, is_stochastic
 from inference.weights import PARTICLES, Layout, layout_of, log_prob, per_unit
@@ -178,8 +178,6 @@ def _latent(site: dict[str, Any], again: dict[str, Any], structure: Structure) -
     axis = structure.dim - event
     rest = list(real.shape)
     del rest[axis]
-    inner = transform
-    while isinstance(inner, IndependentTransform):
-        inner = inner.base_transform
-    plain = inner is identity_transform or inner == identity_transform
-    return Latent(None if plain else transform, tuple(rest), axis, structure.nesting - len(fn.batch_shape))
+    return Latent(
+        None if is_identity(transform) else transform, tuple(rest), axis, structure.nesting - len(fn.batch_shape)
+    )

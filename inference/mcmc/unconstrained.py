@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.distributions import biject_to
-from torch.distributions.transforms import ComposeTransform
 
+from inference.capture.potential import is_identity
 from inference.errors import UnsupportedModelError
 from inference.mcmc.joint import LogJoint
 from inference.mcmc.scoring import Score, log_prob
@@ -184,7 +184,7 @@ class _Moved(Score):
             return
         u = msg["value"]
         self.moved[name] = msg["value"] = z = to(u)
-        if not (isinstance(to, ComposeTransform) and not to.parts):  # the identity stretches nothing
+        if not is_identity(to):  # which stretches nothing
             self.stretch[name] = to.log_abs_det_jacobian(u, z)
 
 
