@@ -33,6 +33,9 @@ def evaluate(
     chains: Annotated[int, typer.Option(help="with --ais: chains of each image")] = 8,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
     against: Annotated[Path | None, typer.Option(help="an evaluated run to compare with, image by image")] = None,
+    others: Annotated[
+        bool, typer.Option("--baselines", help="of a model of labels: other classifiers on the same labels as well")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print evaluation.json instead of the table")] = False,
 ) -> None:
     """Bound log p(x) on test images by importance sampling, in nats per image; writes DIR/evaluation.json."""
@@ -41,7 +44,7 @@ def evaluate(
     from rich.progress import Progress
 
     from inference.cli.annealed import annealed
-    from inference.cli.labelled import classification
+    from inference.cli.labelled import baselines, classification, own_posterior
     from inference.cli.page import write_page
     from inference.cli.paired import paired, save_bounds
     from inference.cli.running import integers, make_fabric
@@ -59,6 +62,10 @@ def evaluate(
         raise RunError(f"k is at least 1, got {ks[0]}: pass for example --k 1,5,50,5000")
     if against is not None and not (against / "evaluation.json").is_file():
         raise RunError(f"{against} has not been evaluated: run `ppl evaluate {against}` with the same images first")
+    if run.labels is None and others:
+        raise RunError(f"--baselines go with a model of labels, and this is a run of {run.model}: leave it out")
+    if run.labels is not None and (dreams or ais):
+        raise RunError("--dreams and --ais go with models without labels, whose latents they move: leave them out")
     pair, _ = load_model(run_dir, run)
     if run.labels is not None and images is None:  # a draw costs as many times more as there are classes
         images = min(1000, len(test_rows(run, None, seed).x))
@@ -115,6 +122,8 @@ def evaluate(
     per_image: dict[int | str, torch.Tensor] = {**bounds}
     if run.labels is not None:
         result["labels"] = classification(pair.owner, run)
+        result["labels"]["posterior"] = own_posterior(pair, test._replace(x=data[0]), ks[-1], seed)
+        result["labels"]["baselines"] = baselines(pair.owner, run) if others else None
     if annealing is not None:
         result["ais"], per_image["ais"] = annealed(proposal, data, bounds, annealing, seed)
     save_bounds(run_dir, per_image)
@@ -134,7 +143,7 @@ def _table(result: dict) -> None:
     from rich.table import Table
 
     from inference.cli.annealed import words
-    from inference.cli.labelled import error_words
+    from inference.cli.labelled import label_lines
 
     table = Table(title=f"{result['data']}: bound on {result['evidence']}, nats per image (seed {result['seed']})")
     for heading in ("k", "L_k", "standard error", "images"):
@@ -144,8 +153,8 @@ def _table(result: dict) -> None:
         table.add_row(str(row["k"]), f"{row['mean']:.3f}", se, str(row["images"]))
     console = Console()
     console.print(table)
-    if "labels" in result:
-        console.print(f"Error of q(y | x): {error_words(result['labels'])}", soft_wrap=True, highlight=False)
+    for line in label_lines(result["labels"]) if "labels" in result else ():
+        console.print(line, soft_wrap=True, highlight=False)
     if result["dreams"]:
         console.print(f"proposal: the guide after {result['dreams']} batches of the model's own draws")
     if result["active_units"] is not None:

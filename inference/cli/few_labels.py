@@ -12,7 +12,7 @@ from inference.vi.semi_supervised import SemiSupervisedELBO
 from ppl_models import StackedVAE
 from ppl_models.data import Codes, Dataset, Interleave, split_labels
 
-__all__ = ["batches_of", "few_label_objective", "number_of_labels", "trained_part"]
+__all__ = ["batches_of", "few_label_objective", "number_of_labels", "pixels", "split", "trained_part"]
 
 
 def number_of_labels(words: str) -> int | str:
@@ -22,20 +22,38 @@ def number_of_labels(words: str) -> int | str:
     raise RunError(f"--labels takes a number of rows or the word all, got '{words}': pass --labels 100")
 
 
-def few_label_objective(run: Any) -> Objective:
-    """The bound that the words of a run name, with its classification term."""
+def pixels(words: str) -> int | str:
+    """The option --shift: a number, or "auto"."""
+    if words == "auto" or words.isdecimal():
+        return words if words == "auto" else int(words)
+    raise RunError(f"--shift takes a number of pixels or the word auto, got '{words}': pass --shift 2")
+
+
+def few_label_objective(run: Any, rows: int) -> Objective:
+    """The bound that the words of a run name, with its classification term; rows: of the training data."""
     bounds = {"elbo": lambda: TraceEnumELBO(num_particles=run.k), "iwae": lambda: IWAE(run.k, run.gradient)}
     if run.objective not in bounds:
         raise RunError(f"unknown objective '{run.objective}': choose elbo or iwae")
-    return SemiSupervisedELBO(run.alpha, bounds[run.objective]())
+    if run.share not in ("batch", "data"):
+        raise RunError(f"unknown share '{run.share}': choose batch or data")
+    share = run.labels / rows if run.share == "data" else None
+    return SemiSupervisedELBO(run.alpha, share, bounds[run.objective]())
+
+
+def split(run: Any, train: Dataset) -> tuple[Dataset, Dataset]:
+    """The rows whose labels are seen, and the others."""
+    return split_labels(train, run.labels, run.balanced, run.label_seed)
 
 
 def batches_of(run: Any, model: nn.Module, train: Dataset) -> BatchSource:
     """Images, labelled and not, or, for a stacked model, their codes."""
-    labelled, unlabelled = split_labels(train, run.labels, run.balanced, run.label_seed)
+    labelled, unlabelled = split(run, train)
     if isinstance(model, StackedVAE):
         return Codes(model.m1, labelled, unlabelled, run.batch_size, run.labelled_batch)
-    return Interleave(labelled, unlabelled, run.batch_size, run.labelled_batch, binarize=run.binarize == "dynamic")
+    return Interleave(
+        labelled, unlabelled, run.batch_size, run.labelled_batch,
+        binarize=run.binarize == "dynamic", shift=run.shift,
+    )  # fmt: skip
 
 
 def trained_part(model: nn.Module, m1: nn.Module | None) -> Pair:

@@ -13,9 +13,9 @@ __all__ = ["analogies", "by_class", "label_pictures"]
 STYLES, IMAGES = 16, 12
 
 
-def by_class(model: Any, run: Run, styles: int = STYLES) -> Tensor:
+def by_class(model: Any, styles: int, seed: int) -> Tensor:
     """A row for each class, one draw of style a column: (C * styles, D)."""
-    return model.generate(styles, run.seed).transpose(0, 1).flatten(0, 1)
+    return model.generate(styles, seed).transpose(0, 1).flatten(0, 1)
 
 
 def analogies(model: Any, images: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def label_pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:
 
     return [
         ("Class by style", f"Mean images E[x | y, z]: a row for each of {classes} classes, one draw of style "
-         "z ~ p(z) a column.", png(by_class(model, run), STYLES)),
+         "z ~ p(z) a column.", png(by_class(model, STYLES, run.seed), STYLES)),
         ("Analogies", "Test images on the left; to the right their style, the mean of q(z | x, y) at the likeliest y, "
          "in every class.", png(analogies(model, x), 1 + classes)),
     ]  # fmt: skip

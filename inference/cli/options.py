@@ -7,8 +7,8 @@ from typer import Option
 
 __all__ = [
     "AdamEps", "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Compile", "Data",
-    "Device", "Devices", "Epochs", "KlWarmup", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed", "Strategy",
-    "Tensorboard", "Threads", "WeightDecay",
+    "Device", "Devices", "Epochs", "KlWarmup", "KlWeight", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed",
+    "Strategy", "Tensorboard", "Threads", "WeightDecay",
 ]  # fmt: skip
 
 Data = Annotated[str, Option(help="a name from `ppl data`, or a .npy, .npz or folder of images")]
@@ -23,6 +23,7 @@ WeightDecay = Annotated[float, Option(help="decoupled, of every weight")]
 # Burda's 1e-4 for the VAE: pixels that are hardly ever on would else take steps as long as all others
 AdamEps = Annotated[float, Option(help="Adam's eps: larger shortens the steps of rarely moved weights")]
 ClipNorm = Annotated[float | None, Option(help="largest norm of the gradient")]
+KlWeight = Annotated[float, Option(help="of the regulariser: 1 is the bound itself, less lets codes tell more")]
 KlWarmup = Annotated[int, Option(help="epochs over which the regulariser's weight rises to 1")]
 Patience = Annotated[int | None, Option(help="stop after so many epochs without a better held-out bound")]
 Device = Annotated[str, Option(help="cpu, cuda or auto")]

@@ -10,6 +10,7 @@ from torch import Tensor
 from inference.cli.annealed import words
 from inference.cli.completions import completions, reconstructed
 from inference.cli.label_pictures import label_pictures
+from inference.cli.labelled import label_lines
 from inference.cli.runs import Run, load_model, open_run, read_metrics, test_rows
 from inference.comparison.figures import image_grid, png_bytes
 from inference.comparison.report import write_run
@@ -61,8 +62,16 @@ def write_page(out: Path, device: str) -> Path:
         evaluation=rows,
         images=_pictures(pair.owner, run),
         evidence=run.evidence,
+        classes=_classes(result),
     )
     return out / "report.html"
+
+
+def _classes(result: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Sentences and confusion matrix of an evaluated model of labels."""
+    if result is None or "labels" not in result:
+        return None
+    return {"lines": label_lines(result["labels"]), "confusion": result["labels"]["confusion"]}
 
 
 def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:

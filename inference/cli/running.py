@@ -10,7 +10,7 @@ import typer
 from inference.cli.folder import CONFIG, claimed, write_config
 from inference.errors import RunError
 
-__all__ = ["check", "check_numbers", "integers", "is_binary", "make_fabric", "make_objective", "start"]
+__all__ = ["check", "check_numbers", "integers", "is_binary", "make_fabric", "make_objective", "settle", "start"]
 
 DREAM_RATE = 1 / 6  # of --lr, where the guide learns alone
 
@@ -47,10 +47,10 @@ def start(
         load_model(out, run)  # refuses another model's checkpoint before anything is written
     if run.gradient == "auto":  # the doubly reparameterised gradient runs the guide twice, so it takes no dropout
         run.gradient = "plain" if run.options.get("input_dropout") else "dreg"
-    objective = make_objective(run)
     fabric = make_fabric(device, devices, strategy, run.precision, run.threads)
     train_set, _ = datasets.load(run.data, seed=run.seed)
-    _settle(run, train_set)
+    settle(run, train_set)
+    objective = make_objective(run, len(train_set.x))
     held_out = None
     if run.patience is not None:
         train_set, held_out = datasets.hold_out(train_set, 0.1, run.seed)
@@ -73,6 +73,7 @@ def start(
             parameters, run.lr, eps=run.adam_eps, weight_decay=run.weight_decay, fused=True
         ),
         clip_norm=run.clip_norm,
+        kl_weight=run.kl_weight,
         kl_warmup_steps=run.kl_warmup * len(batches),
         before=before,
         compile={"auto": "auto", "on": True, "off": False}[run.compile],
@@ -101,7 +102,7 @@ def check(run: Any) -> None:
     if run.compile not in ("auto", "on", "off"):
         raise RunError(f"--compile is auto, on or off, got {run.compile}")
     least: dict[str, int] = dict.fromkeys(("epochs", "k", "batch_size", "checkpoint_epochs", "patience"), 1)
-    least |= dict.fromkeys(("checkpoint_minutes", "kl_warmup", "weight_decay", "adam_eps"), 0)
+    least |= dict.fromkeys(("checkpoint_minutes", "kl_weight", "kl_warmup", "weight_decay", "adam_eps"), 0)
     least |= dict.fromkeys(("elbo_epochs", "dream_epochs"), 0) | {"labelled_batch": 1}
     check_numbers(run, least)
     if run.elbo_epochs and run.objective == "elbo":
@@ -122,8 +123,8 @@ def check_numbers(run: Any, least: dict[str, int]) -> None:
             raise RunError(f"--{name.replace('_', '-')} is at least {bound}, got {value}: raise it or leave it out")
 
 
-def make_objective(run: Any) -> Any:
-    """The bound that the words of a run name."""
+def make_objective(run: Any, rows: int) -> Any:
+    """The bound that the words of a run name; rows: of the training data."""
     from inference.cli.few_labels import few_label_objective
     from inference.vi.baselines import NVIL
     from inference.vi.disarm import DisARM
@@ -131,7 +132,7 @@ def make_objective(run: Any) -> Any:
     from inference.vi.wake_sleep import ReweightedWakeSleep
 
     if run.labels is not None:
-        return few_label_objective(run)
+        return few_label_objective(run, rows)
     known = {"elbo": lambda: TraceELBO(num_particles=run.k), "iwae": lambda: IWAE(run.k, run.gradient)}
     if run.model == "sbn":
         known |= {
@@ -179,7 +180,7 @@ def _schedule(run: Any, steps: int) -> Callable[[float], float]:
     return factor
 
 
-def _settle(run: Any, train_set: Any) -> None:
+def settle(run: Any, train_set: Any) -> None:
     """Fill in what the data decide: sizes, image shape, kind of binarisation."""
     binary = is_binary(train_set.x)
     if run.binarize == "auto":
@@ -201,16 +202,13 @@ def _settle(run: Any, train_set: Any) -> None:
     run.options |= {"x_dim": train_set.x.shape[1], "image_shape": list(shape)}
     if run.labels is not None:
         run.labels = len(train_set.x) if run.labels == "all" else run.labels
-        run.options |= {"n_classes": number_of_classes(train_set)}
+        if train_set.y is None:
+            raise RunError(f"{run.data} has no labels to learn from: take a data set that has, such as mnist")
+        run.options |= {"n_classes": int(train_set.y.max()) + 1}
+        if run.shift == "auto":  # two pixels move a digit of 28 hardly, and one of 8 by a quarter of its width
+            run.shift = 2 if min(shape[1:]) >= 28 else 0
     if run.parts:
         run.options |= {"x_dim": len(run.parts.predicted), "c_dim": len(run.parts.given)}
-
-
-def number_of_classes(train_set: Any) -> int:
-    """The classes 0 ... C-1 of a data set that has labels."""
-    if train_set.y is None:
-        raise RunError(f"{train_set.name} has no labels to learn from: take a data set that has, such as mnist")
-    return int(train_set.y.max()) + 1
 
 
 def is_binary(x: Any) -> bool:

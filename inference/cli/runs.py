@@ -54,6 +54,7 @@ class Run:
     weight_decay: float = 0.0
     adam_eps: float = 1e-4
     clip_norm: float | None = None
+    kl_weight: float = 1.0
     kl_warmup: int = 0
     elbo_epochs: int = 0
     dream_epochs: int = 0
@@ -71,6 +72,8 @@ class Run:
     balanced: bool = True
     labelled_batch: int = 100
     alpha: float = 1.0  # weight of the classification term
+    share: str = "batch"  # whose share of labelled rows weighs their bound: "batch" or "data"
+    shift: int | str = 0  # pixels by which each visit moves an image, at most
     m1: str | None = None  # the folder that a stacked model's first part came from
     command: str = field(default_factory=command_line)
     versions: dict[str, str] = field(default_factory=lambda: _versions())
@@ -105,6 +108,7 @@ class Run:
         words += f", k = {self.k}" if self.k > 1 else ""
         words += f", labels summed out, alpha = {self.alpha:g}" if self.labels is not None else ""
         words += ", doubly reparameterised gradient" if self.objective == "iwae" and self.gradient == "dreg" else ""
+        words += f", its regulariser weighted {self.kl_weight:g}" if self.kl_weight != 1 else ""
         words += f", after {self.elbo_epochs} epochs of the ELBO" if self.elbo_epochs else ""
         return words + (f", then the guide on dreams for {self.dream_epochs} epochs" if self.dream_epochs else "")
 

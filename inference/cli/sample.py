@@ -15,11 +15,14 @@ __all__ = ["sample"]
 def sample(
     run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a folder that `ppl train` wrote")],
     out: Annotated[Path, typer.Option(help="the PNG file to write")],
-    n: Annotated[int, typer.Option("-n", help="number of images")] = 64,
+    n: Annotated[int, typer.Option("-n", help="number of images, or of styles")] = 64,
     seed: Annotated[int, typer.Option(help="of the draws")] = 0,
 ) -> None:
-    """Draw z from the prior and save the mean images as a grid; of a conditional model, test images completed."""
+    """Draw z from the prior and save the mean images as a grid; of a conditional model, test images completed;
+    of a model of labels, each class in -n styles.
+    """
     from inference.cli.completions import completed
+    from inference.cli.label_pictures import by_class
     from inference.cli.page import grid
     from inference.cli.runs import load_model, open_run
     from inference.comparison.figures import save_png
@@ -33,6 +36,9 @@ def sample(
     run = open_run(run_dir)
     pair, _ = load_model(run_dir, run)
     out.parent.mkdir(parents=True, exist_ok=True)
-    x = pair.owner.generate(n, seed) if run.parts is None else completed(pair.owner, run, n, seed)
-    save_png(grid(x, run, columns=max(1, round(n**0.5))), out)
+    if run.labels is not None:
+        save_png(grid(by_class(pair.owner, n, seed), run, columns=n), out)
+    else:
+        x = pair.owner.generate(n, seed) if run.parts is None else completed(pair.owner, run, n, seed)
+        save_png(grid(x, run, columns=max(1, round(n**0.5))), out)
     typer.echo(str(out))

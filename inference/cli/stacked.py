@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from inference.cli.few_labels import split
 from inference.cli.folder import claimed, write_config
-from inference.cli.running import check, make_fabric, make_objective, number_of_classes, start
+from inference.cli.running import check, make_fabric, make_objective, settle, start
 from inference.cli.runs import Run, load_model, open_run
 from inference.errors import RunError
 from inference.training.run import CHECKPOINT
@@ -17,48 +18,40 @@ M1 = "m1"  # the folder of M1's run in that of the whole
 
 def start_stacked(run: Run, out: Path, *, m1: Path | Run, device: str) -> None:
     """Train M1, unless `m1` is the folder of a trained one, then M2; both are checked before the first byte."""
-    for each in (run, m1):
-        if isinstance(each, Run):
-            check(each)
-            make_objective(each)
     make_fabric(device, 1, "auto", run.precision, run.threads)
     train, _ = data.load(run.data, seed=run.seed)
-    number_of_classes(train)
-    data.split_labels(train, len(train.x) if run.labels == "all" else run.labels, run.balanced, run.label_seed)
-    if isinstance(m1, Path):
-        first = _trained(m1, run)
-        run.m1 = str(m1)
-        with claimed(out):
-            _second(run, out, first, device)
-        return
-    run.m1 = M1
+    first, model = (m1, None) if isinstance(m1, Run) else _trained(m1, run)
+    for each in (run, first):
+        check(each)
+        settle(each, train)
+        make_objective(each, len(train.x))
+    split(run, train)
+    run.options["m1"], run.binarize = first.options, first.binarize
+    run.m1 = M1 if model is None else str(m1)
+    run.build()
     with claimed(out):
-        write_config(out, run)
-        _first(m1, out, device)
-        _second(run, out, _trained(out / M1, run), device)
+        if model is None:
+            write_config(out, run)
+            model = _first(first, run, out, device)
+        start(run, out, device=device, m1=model)
 
 
 def resume_stacked(run: Run, out: Path, *, device: str) -> None:
     """Go on with M1 or with M2, whichever the run was at."""
     if (out / CHECKPOINT).exists():
-        model = load_model(out, run)[0].owner
-        start(run, out, device=device, resume=True, m1=model.m1)
-        return
-    _first(open_run(out / M1), out, device, resume=True)
-    _second(run, out, _trained(out / M1, run), device)
+        start(run, out, device=device, resume=True, m1=load_model(out, run)[0].owner.m1)
+    else:
+        model = _first(open_run(out / M1), run, out, device, resume=True)
+        start(run, out, device=device, m1=model)
 
 
-def _first(m1: Run, out: Path, device: str, resume: bool = False) -> None:
+def _first(m1: Run, run: Run, out: Path, device: str, resume: bool = False) -> Any:
+    """Train M1; the model."""
     try:
         start(m1, out / M1, device=device, resume=resume)
     except KeyboardInterrupt as stop:  # it is the whole that can be gone on with
         raise KeyboardInterrupt(str(stop).replace(f"{out / M1}`", f"{out}`")) from None
-
-
-def _second(run: Run, out: Path, first: tuple[Run, Any], device: str) -> None:
-    m1_run, model = first
-    run.options["m1"], run.binarize = m1_run.options, m1_run.binarize
-    start(run, out, device=device, m1=model)
+    return _trained(out / M1, run)[1]
 
 
 def _trained(folder: Path, run: Run) -> tuple[Run, Any]:

@@ -76,6 +76,7 @@ def vae(
     weight_decay: o.WeightDecay = 0.01,
     adam_eps: o.AdamEps = 1e-4,
     clip_norm: o.ClipNorm = None,
+    kl_weight: o.KlWeight = 1.0,
     kl_warmup: o.KlWarmup = 0,
     patience: o.Patience = None,
     device: o.Device = "auto",
@@ -106,8 +107,9 @@ def vae(
         k=(5 if objective == "iwae" else 1) if k is None else k,
         elbo_epochs=elbo_epochs, dream_epochs=dream_epochs,
         gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
-        seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm, kl_warmup=kl_warmup,
-        patience=patience, precision=precision, compile=compile, threads=threads,
+        seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm,
+        kl_weight=kl_weight, kl_warmup=kl_warmup, patience=patience, precision=precision, compile=compile,
+        threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
     )  # fmt: skip
     start(run, out, device=device, devices=devices, strategy=strategy)

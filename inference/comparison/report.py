@@ -31,6 +31,7 @@ def write_run(
     images: Sequence[tuple[str, str, bytes]] = (),
     noun: str = "images",
     evidence: str = "log p(x)",
+    classes: Mapping[str, Any] | None = None,
 ) -> None:
     """Render a run as one self-contained page at `path`, written atomically.
 
@@ -45,6 +46,8 @@ def write_run(
     images: (heading, caption, PNG bytes).
     noun: what a datum is, in the plural; a run of images can be evaluated by `ppl evaluate`.
     evidence: what the bound is a bound on.
+    classes: of a classifier: `lines`, sentences, and `confusion`, a row for each true class and a column for each
+        predicted one.
     """
     path = Path(path)
     settings = dict(config)
@@ -62,6 +65,7 @@ def write_run(
             rows=rows,
             noun=noun,
             evidence=evidence,
+            classes=classes,
             facts={key: _last(rows, key) for key in ("active_units", "units", "data", "khat", "ais")},
             khat_limit=KHAT_LIMIT,
             evaluate=f"ppl evaluate {shlex.quote(str(path.parent))} --k 1,5,50,5000",

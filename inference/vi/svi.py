@@ -45,7 +45,9 @@ class SVI:
         optimizer: a torch optimiser, or a function from parameters to one (`lambda p: Adam(p, 1e-3)`) for pairs whose
             parameters appear only when they run: autoguides, `pyro.param`.
         clip_norm: the gradient's largest norm, if any.
-        kl_warmup_steps: steps over which the weight of L_reg rises from 0 to 1 [sonderby2016].
+        kl_weight: the weight of L_reg in the loss, 1 for the bound itself: below 1 codes tell more of x, above 1 less
+            [higgins2017].
+        kl_warmup_steps: steps over which that weight rises from 0 [sonderby2016].
         compile: "auto" compiles the step once a run is long enough to pay for it, some 3000 steps; True at the first
             step; False never. Random numbers stay those of the program, results agree to rounding; what cannot be
             compiled runs as it is, with one warning that says why (`docs/capture.md`).
@@ -64,6 +66,7 @@ class SVI:
         optimizer: Optimizer | Callable[[list[nn.Parameter]], Optimizer],
         *,
         clip_norm: float | None = None,
+        kl_weight: float = 1.0,
         kl_warmup_steps: int = 0,
         before: Sequence[tuple[Objective, int]] = (),
         compile: bool | str = "auto",
@@ -72,7 +75,9 @@ class SVI:
             raise RunError(f"compile is 'auto', True or False, got {compile!r}: leave it out")
         self.pair = as_pair(pair)
         self.objective = objective
-        self.clip_norm, self.kl_warmup_steps = clip_norm, kl_warmup_steps
+        if not 0 <= kl_weight < math.inf:
+            raise RunError(f"kl_weight is at least 0 and finite, got {kl_weight}: 1 is the bound itself")
+        self.clip_norm, self.kl_weight, self.kl_warmup_steps = clip_norm, kl_weight, kl_warmup_steps
         self.before = tuple(before)
         self.steps = 0
         self.optimizers: Sequence[Optimizer] = [optimizer] if isinstance(optimizer, Optimizer) else []
@@ -153,7 +158,8 @@ class SVI:
     @property
     def beta(self) -> float:
         """The weight of L_reg at the coming step."""
-        return 1.0 if self.kl_warmup_steps == 0 else min(1.0, (self.steps + 1) / self.kl_warmup_steps)
+        risen = 1.0 if self.kl_warmup_steps == 0 else min(1.0, (self.steps + 1) / self.kl_warmup_steps)
+        return self.kl_weight * risen
 
     @property
     def current(self) -> Objective:
