@@ -33,7 +33,7 @@ def start_stacked(run: Run, out: Path, *, m1: Path | Run, device: str) -> None:
         if model is None:
             write_config(out, run)
             model = _first(first, run, out, device)
-        start(run, out, device=device, m1=model)
+        start(run, out, device=device, m1=data.standardised(model, train.x))
 
 
 def resume_stacked(run: Run, out: Path, *, device: str) -> None:
@@ -42,7 +42,8 @@ def resume_stacked(run: Run, out: Path, *, device: str) -> None:
         start(run, out, device=device, resume=True, m1=load_model(out, run)[0].owner.m1)
     else:
         model = _first(open_run(out / M1), run, out, device, resume=True)
-        start(run, out, device=device, m1=model)
+        train, _ = data.load(run.data, seed=run.seed)
+        start(run, out, device=device, m1=data.standardised(model, train.x))
 
 
 def _first(m1: Run, run: Run, out: Path, device: str, resume: bool = False) -> Any:

@@ -97,8 +97,8 @@ def m1m2(
     ] = None,
     m1_epochs: Annotated[int, typer.Option(help="M1 trained first: passes over the data")] = 50,
     m1_kl_weight: Annotated[
-        float, typer.Option(help="M1 trained first: weight of its regulariser; below 1 the codes tell more")
-    ] = 0.3,
+        float, typer.Option(help="M1 trained first: weight of its regulariser; below 1 codes keep classes apart")
+    ] = 0.1,
     m1_z_dim: Annotated[int, typer.Option(help="M1 trained first: dimensions of the code")] = 50,
     m1_hidden: Annotated[str, typer.Option(help="M1 trained first: units of the encoder's hidden layers")] = "500,500",
     m1_activation: Annotated[str, typer.Option(help="M1 trained first")] = "softplus",

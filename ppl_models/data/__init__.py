@@ -11,7 +11,7 @@ URL, and its checksum is compared every time.
 """
 
 from ppl_models.data.batches import Batches
-from ppl_models.data.codes import Codes
+from ppl_models.data.codes import Codes, standardised
 from ppl_models.data.dataset import DataError, Dataset, binarize, hold_out
 from ppl_models.data.labels import Interleave, split_labels
 from ppl_models.data.loading import Entry, available, load
@@ -50,4 +50,5 @@ __all__ = [
     "mnist",
     "omniglot",
     "split_labels",
+    "standardised",
 ]

@@ -3,16 +3,17 @@
 The encoder is fixed, so its means and deviations are computed once for all rows; what remains of a visit is a draw.
 """
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ppl_models.data.dataset import Dataset, seeds
 from ppl_models.data.labels import Interleave
 
-__all__ = ["Codes"]
+__all__ = ["Codes", "standardised"]
 
 
 class Codes:
@@ -60,6 +61,28 @@ class Codes:
         moved = object.__new__(Codes)
         moved.batches = self.batches.to(device)
         return moved
+
+
+@torch.no_grad()
+def standardised(m1: Any, x: Tensor) -> Any:
+    """A copy of a VAE in units of its codes: over rows x (N, D) each dimension of z1 has mean 0 and deviation 1.
+
+    z1' = (z1 - m) / s is folded into the encoder's head and the decoder's first layer, so that q(z1' | x) and
+    p(x | z1') are those of the same VAE. The prior of z1' is not N(0, I) any more: it is for an M2 to learn.
+    """
+    mean, deviation = _moments(m1, x).chunk(2, -1)
+    centre = mean.mean(0)
+    scale = (mean.var(0, correction=0) + deviation.square().mean(0)).sqrt()
+    m1 = copy.deepcopy(m1)
+    head, first = m1.head.linear, next(part for part in m1.decoder.modules() if isinstance(part, nn.Linear))
+    size = len(centre)
+    head.weight[:size] /= scale.unsqueeze(1)
+    head.bias[:size] = (head.bias[:size] - centre) / scale
+    head.bias[size:] -= 2 * scale.log()  # a log variance
+    assert first.bias is not None
+    first.bias += first.weight @ centre
+    first.weight *= scale
+    return m1
 
 
 @torch.no_grad()
