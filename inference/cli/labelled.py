@@ -78,11 +78,7 @@ def baselines(model: Any, run: Run) -> list[dict[str, Any]]:
     assert labelled.y is not None and test.y is not None
     rows = {"pixels": (labelled.x, test.x)}
     if isinstance(model, StackedVAE):
-        m1, device = model.m1, next(model.parameters()).device
-        with torch.no_grad():
-            rows["M1's codes"] = tuple(
-                torch.cat([m1.q_z(part.to(device)).mean.cpu() for part in x.split(1000)]) for x in rows["pixels"]
-            )  # pyright: ignore
+        rows["M1's codes"] = (_code(model, labelled.x), _code(model, test.x))
     found = []
     for of, (x, x_test) in rows.items():
         classifiers = {
@@ -100,6 +96,13 @@ def baselines(model: Any, run: Run) -> list[dict[str, Any]]:
             errors = _errors(label, test.y, run.options["n_classes"])
             found.append({"name": f"{name}, on {of}"} | {key: errors[key] for key in ("error", "low", "high")})
     return found
+
+
+@torch.no_grad()
+def _code(model: StackedVAE, x: Tensor) -> Tensor:
+    """The mean of q(z1 | x): (N, D) -> (N, Z1)."""
+    device = next(model.parameters()).device
+    return torch.cat([model.m1.q_z(part.to(device)).mean.cpu() for part in x.split(1000)])
 
 
 def label_lines(found: dict[str, Any]) -> list[str]:

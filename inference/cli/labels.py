@@ -44,7 +44,7 @@ def labels(
             raise CheckpointError(f"{path} is damaged ({error}): delete it and run `ppl evaluate {folder}`") from None
         datasets.add(run.data)
         for method, value in errors.items():
-            found.setdefault((method, run.labels), []).append(value)
+            found.setdefault((method, int(run.labels)), []).append(value)
     if len(datasets) > 1:
         raise RunError(f"the runs are of several data sets, {', '.join(sorted(datasets))}: name those of one")
     if out.suffix.lower() != ".html":

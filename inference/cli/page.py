@@ -71,7 +71,9 @@ def _classes(result: dict[str, Any] | None) -> dict[str, Any] | None:
     """Sentences and confusion matrix of an evaluated model of labels."""
     if result is None or "labels" not in result:
         return None
-    return {"lines": label_lines(result["labels"]), "confusion": result["labels"]["confusion"]}
+    found = result["labels"]
+    headline = f"Test error {100 * found['error']:.2f} %."
+    return {"headline": headline, "lines": label_lines(found), "confusion": found["confusion"]}
 
 
 def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:

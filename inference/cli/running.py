@@ -50,7 +50,6 @@ def start(
     fabric = make_fabric(device, devices, strategy, run.precision, run.threads)
     train_set, _ = datasets.load(run.data, seed=run.seed)
     settle(run, train_set)
-    objective = make_objective(run, len(train_set.x))
     held_out = None
     if run.patience is not None:
         train_set, held_out = datasets.hold_out(train_set, 0.1, run.seed)
@@ -62,6 +61,7 @@ def start(
         batches = datasets.Batches(train_set.x, run.batch_size, binarize=run.binarize == "dynamic")
     if run.parts:
         batches = datasets.SplitBatches(batches, run.parts)
+    objective = make_objective(run, len(train_set.x))
     before = [(TraceELBO(), run.elbo_epochs * len(batches))]
     if run.dream_epochs:
         before.append((objective, (run.epochs - run.elbo_epochs) * len(batches)))
@@ -151,6 +151,8 @@ def make_fabric(device: str, devices: int, strategy: str, precision: str, thread
     import torch
     from lightning_fabric import Fabric
 
+    from inference.training.memory import keep_freed_memory
+
     if device not in ("auto", "cpu", "cuda"):
         raise RunError(f"unknown device '{device}': choose cpu, cuda or auto")
     if device == "cuda" and not torch.cuda.is_available():
@@ -161,6 +163,7 @@ def make_fabric(device: str, devices: int, strategy: str, precision: str, thread
         raise RunError(f"--devices is at least 1 and --threads at least 0, got {devices} and {threads}")
     if threads:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     accelerator: Any = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return Fabric(accelerator=accelerator, devices=devices, strategy=strategy, precision=precision)  # type: ignore[arg-type]
 

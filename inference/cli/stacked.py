@@ -24,8 +24,9 @@ def start_stacked(run: Run, out: Path, *, m1: Path | Run, device: str) -> None:
     for each in (run, first):
         check(each)
         settle(each, train)
-        make_objective(each, len(train.x))
     split(run, train)
+    for each in (run, first):
+        make_objective(each, len(train.x))
     run.options["m1"], run.binarize = first.options, first.binarize
     run.m1 = M1 if model is None else str(m1)
     run.build()

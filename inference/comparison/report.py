@@ -46,8 +46,8 @@ def write_run(
     images: (heading, caption, PNG bytes).
     noun: what a datum is, in the plural; a run of images can be evaluated by `ppl evaluate`.
     evidence: what the bound is a bound on.
-    classes: of a classifier: `lines`, sentences, and `confusion`, a row for each true class and a column for each
-        predicted one.
+    classes: of a classifier: `headline` and `lines`, sentences, and `confusion`, a row for each true class and a
+        column for each predicted one.
     """
     path = Path(path)
     settings = dict(config)
@@ -59,7 +59,7 @@ def write_run(
         .render(
             title=title,
             summary=summary,
-            headline=_headline(history, rows, evidence),
+            headline=_headline(history, rows, evidence) + (f" {classes['headline']}" if classes else ""),
             charts=_charts(history),
             has_parts=any(row.get("reg") is not None for row in history),
             rows=rows,

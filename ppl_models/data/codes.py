@@ -80,8 +80,8 @@ def standardised(m1: Any, x: Tensor) -> Any:
     head.bias[:size] = (head.bias[:size] - centre) / scale
     head.bias[size:] -= 2 * scale.log()  # a log variance
     assert first.bias is not None
-    first.bias += first.weight @ centre
-    first.weight *= scale
+    first.bias.add_(first.weight @ centre)
+    first.weight.mul_(scale)
     return m1
 
 

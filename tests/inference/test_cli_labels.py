@@ -98,6 +98,7 @@ def test_log_p_of_image_and_label_is_the_importance_weighted_bound(ppl, run):  #
     of = runs_on_disk.open_run(run)
     pair, _ = runs_on_disk.load_model(run, of)
     test = runs_on_disk.test_rows(of, 20, 0)
+    assert test.y is not None
     again = bound_per_datum(importance_weights(pair, (test.x, test.y), 400, seed=1), 6)
     # 66 groups of the same bound against one: they differ by the noise of the one
     assert own["log_p_xy"] == pytest.approx(float(again.mean()), abs=1.0)

@@ -23,7 +23,8 @@ def sets():
 
 
 def test_a_batch_is_a_draw_of_q_in_the_order_of_the_images(m1, sets):
-    codes, images = Codes(m1, *sets, 100, 20), Interleave(*sets, 100, 20)
+    labelled, unlabelled = sets
+    codes, images = Codes(m1, labelled, unlabelled, 100, 20), Interleave(labelled, unlabelled, 100, 20)
     assert (len(codes), codes.num_rows) == (len(images), images.num_rows)
     scores = []
     for (z, y), (x, known) in zip(codes.epoch(3, seed=5), images.epoch(3, seed=5), strict=True):
@@ -37,7 +38,8 @@ def test_a_batch_is_a_draw_of_q_in_the_order_of_the_images(m1, sets):
 
 
 def test_an_epoch_is_a_function_of_seed_and_number(m1, sets):
-    codes = Codes(m1, *sets, 100, 20)
+    labelled, unlabelled = sets
+    codes = Codes(m1, labelled, unlabelled, 100, 20)
     first, again, later, other = (
         torch.cat([z for z, _ in source.epoch(number, seed)])
         for source, number, seed in ((codes, 0, 1), (codes.to("cpu"), 0, 1), (codes, 1, 1), (codes, 0, 2))
