@@ -51,7 +51,7 @@ def vae():
 CASES = {
     "elbo": (vae, TraceELBO, {}),
     "elbo with warm-up": (vae, TraceELBO, {"kl_warmup_steps": 3}),
-    "dreg": (vae, lambda: IWAE(3, "dreg"), {"kl_warmup_steps": 3, "clip_norm": 1.0}),
+    "dreg": (vae, lambda: IWAE(3, "dreg"), {"kl_warmup_steps": 3, "kl_weight": 0.4, "clip_norm": 1.0}),
     "dropout": (lambda: VAE(12, z_dim=3, hidden=(6,), input_dropout=0.3), lambda: IWAE(3), {}),
     "convolutions": (lambda: VAE(16, 2, (2, 5), conv=True, image_shape=(1, 4, 4)), TraceELBO, {}),
     "vimco": (lambda: SigmoidBeliefNetwork((12, 4)), lambda: IWAE(3), {}),

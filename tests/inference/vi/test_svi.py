@@ -1,9 +1,11 @@
 """SVI's own options: the objectives that come first, and where each ends."""
 
+import pytest
 import torch
 from torch.optim import Adam
 
 from inference import IWAE, SVI, TraceELBO
+from inference.errors import RunError
 from ppl_models import VAE
 
 
@@ -62,3 +64,20 @@ def test_a_resumed_run_knows_where_the_first_objective_ended():
     again.load_state(*svi.state())
     again.step(X)
     assert (first.calls, then.calls) == (0, 1)
+
+
+def test_the_regularisers_weight_rises_to_its_own_and_is_in_the_loss():
+    torch.manual_seed(0)
+    vae = VAE(6, z_dim=2, hidden=(4,))
+    svi = SVI(vae, TraceELBO(), Adam(vae.parameters(), 0.0), kl_weight=0.3, kl_warmup_steps=3, compile=False)
+    seen = []
+    for _ in range(4):
+        seen.append(svi.beta)
+        svi.step(X)
+    assert seen == pytest.approx([0.1, 0.2, 0.3, 0.3])
+    torch.manual_seed(1)
+    estimate = TraceELBO()(vae, X, beta=svi.beta)
+    assert estimate.reg is not None and estimate.rec is not None
+    torch.testing.assert_close(estimate.loss, -(0.3 * estimate.reg + estimate.rec))
+    with pytest.raises(RunError, match="kl_weight is at least 0 and finite, got -1"):
+        SVI(vae, TraceELBO(), Adam(vae.parameters()), kl_weight=-1)
