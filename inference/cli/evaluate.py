@@ -143,7 +143,7 @@ def _table(result: dict) -> None:
     from rich.table import Table
 
     from inference.cli.annealed import words
-    from inference.cli.labelled import label_lines
+    from inference.cli.labelled import label_lines, other_lines
 
     table = Table(title=f"{result['data']}: bound on {result['evidence']}, nats per image (seed {result['seed']})")
     for heading in ("k", "L_k", "standard error", "images"):
@@ -153,8 +153,9 @@ def _table(result: dict) -> None:
         table.add_row(str(row["k"]), f"{row['mean']:.3f}", se, str(row["images"]))
     console = Console()
     console.print(table)
-    for line in label_lines(result["labels"]) if "labels" in result else ():
-        console.print(line, soft_wrap=True, highlight=False)
+    if "labels" in result:
+        for line in label_lines(result["labels"]) + other_lines(result["labels"]):
+            console.print(line, soft_wrap=True, highlight=False)
     if result["dreams"]:
         console.print(f"proposal: the guide after {result['dreams']} batches of the model's own draws")
     if result["active_units"] is not None:

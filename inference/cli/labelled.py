@@ -15,7 +15,7 @@ from inference.evidence.labels import label_posterior
 from ppl_models import StackedVAE, data
 from ppl_models.data import Dataset
 
-__all__ = ["baselines", "classification", "label_lines", "own_posterior"]
+__all__ = ["baselines", "classification", "label_lines", "other_lines", "own_posterior"]
 
 
 @torch.no_grad()
@@ -117,10 +117,15 @@ def label_lines(found: dict[str, Any]) -> list[str]:
             f"{100 * own['error_q']:.2f} %; they agree on {100 * own['agreement']:.2f} %, "
             f"KL(q(y | x) || p(y | x)) is {own['kl']:.3f} nats.",
         ]
-    for other in found.get("baselines") or ():
-        low, high = 100 * other["low"], 100 * other["high"]
-        lines.append(f"{other['name']}: {100 * other['error']:.2f} % ({low:.2f} to {high:.2f}).")
     return lines
+
+
+def other_lines(found: dict[str, Any]) -> list[str]:
+    """Errors of other classifiers on the same labels, a line each."""
+    return [
+        f"{other['name']}: {100 * other['error']:.2f} % ({100 * other['low']:.2f} to {100 * other['high']:.2f})"
+        for other in found["baselines"] or ()
+    ]
 
 
 def _error_words(found: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +27,8 @@ def labels(
     from inference.comparison.labels import over_draws, write_labels
     from inference.errors import CheckpointError, RunError
 
-    found: dict[tuple[str, int], list[float]] = {}
+    models: dict[tuple[str, int], dict[Any, float]] = {}  # of each draw of labels the error
+    others: dict[tuple[str, int], dict[Any, float]] = {}
     datasets: set[str] = set()
     for folder in runs:
         run = open_run(folder)
@@ -38,18 +39,18 @@ def labels(
             raise RunError(f"{folder} has not been evaluated: run `ppl evaluate {folder}` first")
         try:
             result = json.loads(path.read_text())["labels"]
-            errors = {WORDS[run.model]: result["error"]}
-            errors |= {each["name"]: each["error"] for each in result["baselines"] or ()}
+            models.setdefault((WORDS[run.model], result["seen"]), {})[folder] = result["error"]
+            for each in result["baselines"] or ():  # those of M2 and of M1+M2 on the same labels are the same
+                draw = result["label_seed"], result["balanced"]
+                others.setdefault((each["name"], result["seen"]), {})[draw] = each["error"]
         except (ValueError, KeyError) as error:
             raise CheckpointError(f"{path} is damaged ({error}): delete it and run `ppl evaluate {folder}`") from None
         datasets.add(run.data)
-        for method, value in errors.items():
-            found.setdefault((method, int(run.labels)), []).append(value)
     if len(datasets) > 1:
         raise RunError(f"the runs are of several data sets, {', '.join(sorted(datasets))}: name those of one")
     if out.suffix.lower() != ".html":
         raise RunError(f"--out names an HTML file, got {out}: pass --out labels.html")
-    rows = over_draws(found)
+    rows = over_draws({key: list(errors.values()) for key, errors in (models | others).items()})
     out.parent.mkdir(parents=True, exist_ok=True)
     title = f"Error against the number of labels, {datasets.pop()}"
     write_labels(out, title, rows)

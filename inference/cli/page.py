@@ -73,7 +73,8 @@ def _classes(result: dict[str, Any] | None) -> dict[str, Any] | None:
         return None
     found = result["labels"]
     headline = f"Test error {100 * found['error']:.2f} %."
-    return {"headline": headline, "lines": label_lines(found), "confusion": found["confusion"]}
+    lines = [line.replace("+-", "±").replace(" -", " \N{MINUS SIGN}") for line in label_lines(found)]
+    return {"headline": headline, "lines": lines, "others": found["baselines"], "confusion": found["confusion"]}
 
 
 def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:

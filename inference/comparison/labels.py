@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from inference.comparison.charts import Chart, legend
+from inference.comparison.charts import MARKS, Chart, legend
 from inference.comparison.figures import write_atomic
 from inference.comparison.report import environment
 
@@ -39,8 +39,8 @@ def over_draws(found: Mapping[tuple[str, int], Sequence[float]]) -> list[Errors]
 
 
 def write_labels(path: Path, title: str, rows: Sequence[Errors]) -> None:
-    """Write the page."""
-    methods = list(dict.fromkeys(row.method for row in rows))
+    """Write the page; the chart shows the first six methods."""
+    methods = list(dict.fromkeys(row.method for row in rows))[: len(MARKS)]  # what the chart can tell apart
     page = (
         environment()
         .get_template("labels.html")
@@ -56,7 +56,7 @@ def write_labels(path: Path, title: str, rows: Sequence[Errors]) -> None:
 
 def _chart(title: str, rows: Sequence[Errors], methods: Sequence[str]) -> str:
     """Means with a bar of one standard error to either side, a line a method; '' where every row has no label."""
-    drawn = [row for row in rows if row.labels > 0]
+    drawn = [row for row in rows if row.labels > 0 and row.method in methods]
     if not drawn:
         return ""
     x = min(row.labels for row in drawn) / 1.3, max(row.labels for row in drawn) * 1.3

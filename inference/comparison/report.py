@@ -46,8 +46,8 @@ def write_run(
     images: (heading, caption, PNG bytes).
     noun: what a datum is, in the plural; a run of images can be evaluated by `ppl evaluate`.
     evidence: what the bound is a bound on.
-    classes: of a classifier: `headline` and `lines`, sentences, and `confusion`, a row for each true class and a
-        column for each predicted one.
+    classes: of a classifier: `headline` and `lines`, sentences; `others` to compare with, `name`, `error` and its
+        interval `low`, `high`; `confusion`, a row for each true class and a column for each predicted one.
     """
     path = Path(path)
     settings = dict(config)

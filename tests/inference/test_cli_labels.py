@@ -106,18 +106,20 @@ def test_log_p_of_image_and_label_is_the_importance_weighted_bound(ppl, run):  #
 
 def test_labels_on_one_page(ppl, run):  # noqa: F811
     other = run.parent / "other"
-    shutil.copytree(run, other)
     assert ppl("evaluate", run, "--k", "1", "--images", 5, "--baselines").code == 0
     found = json.loads((run / "evaluation.json").read_text())["labels"]["baselines"]
     stacked = runs_on_disk.open_run(run).model == "m1m2"
     assert len(found) == (6 if stacked else 3) and all(0 < each["error"] < 0.9 for each in found)
-    assert ppl("evaluate", other, "--k", "1", "--images", 5).code == 0
+    shutil.copytree(run, other)
     said = ppl("labels", run, other, "--out", "deep/labels.html")
     assert said.code == 0, said.err
     page = Path("deep/labels.html").read_text()
     for method in ("M1+M2" if stacked else "M2", "nearest neighbour, on pixels", "support vectors, C = 10, on pixels"):
         assert method in page and method.split(",")[0] in said.out
     assert "<svg" in page and page.count("<tr>") == 2 + len(found)
+    draws = dict(re.findall(r"([^>]*)</td><td>50</td><td>(\d)</td>", page))
+    # two runs of one draw of labels: two of the model, and one of classifiers that have seen nothing else
+    assert [draws.pop(" M1+M2" if stacked else " M2"), set(draws.values())] == ["2", {"1"}]
 
 
 def test_means_and_standard_errors_over_draws():
