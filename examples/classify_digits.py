@@ -16,7 +16,7 @@ def learn(sbn: SigmoidBeliefNetwork, x: torch.Tensor, batch: int, epochs: int) -
     return sbn
 
 
-def main(epochs: int = 100, seed: int = 0) -> dict[str, float]:
+def main(epochs: int = 200, seed: int = 0) -> dict[str, float]:
     x, y = datasets.load_digits(return_X_y=True)
     x, x_test, y, y_test = model_selection.train_test_split(x / 16, y, test_size=1 / 3, stratify=y, random_state=seed)
     rows, held, truth = torch.tensor(x).float(), torch.tensor(x_test).float(), torch.tensor(y_test)

@@ -2,9 +2,10 @@
 
     p_T(y | x)  proportional to  p(y) p(x | y)^(1/T)
 
-A model's evidence adds up over pixels that it takes for more independent than they are, and over what its training rows
-have taught it by heart, so that Bayes' rule is too sure of itself. One number mends that: T, fitted on labelled rows
-that no model was trained on. With a uniform prior the likeliest class stays. N rows, Y classes; nats.
+Bayes' rule is as sure as its models are right. Pixels that depend on one another more than a model knows, or training
+rows that it has learnt by heart, make it too sure; evidence averaged over noisy copies of a row makes it too modest.
+One number mends either: T, above 1 or below, fitted on labelled rows that no model was trained on. With a uniform prior
+the likeliest class stays. N rows, Y classes; nats.
 """
 
 import math
