@@ -29,7 +29,7 @@ def cvae(
     activation: Annotated[str, typer.Option(help="tanh, relu, softplus, elu or gelu")] = "tanh",
     likelihood: Annotated[str, typer.Option(help="bernoulli or gaussian")] = "bernoulli",
     binarize: o.Binarize = "auto",
-    epochs: o.Epochs = 100,
+    epochs: o.Epochs = 40,
     batch_size: o.BatchSize = 100,
     lr: o.Lr = 3e-3,
     lr_final: o.LrFinal = 3e-5,

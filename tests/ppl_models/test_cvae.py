@@ -99,8 +99,8 @@ def test_the_closed_form_divergence_is_from_the_learned_prior(linear):
         linear.head.linear.bias.add_(torch.tensor([0.3, 0.4]))
     x, c = rows(50)
     q, p = linear.q_z(x, c), linear.p_z(c)
-    exact = torch.distributions.kl_divergence(q, p).mean().item()  # type: ignore[arg-type]
-    assert TraceELBO()(linear, x, c).reg.item() == pytest.approx(-exact, abs=1e-12)  # type: ignore[union-attr]
+    exact = torch.distributions.kl_divergence(q, p).mean().item()
+    assert TraceELBO()(linear, x, c).reg.item() == pytest.approx(-exact, abs=1e-12)
 
 
 def test_annealing_from_a_conditional_prior_finds_log_p(linear):
@@ -141,7 +141,7 @@ def test_log_weight_is_the_sum_of_its_densities(likelihood):
     q = Normal(*cvae.head(cvae.encoder(torch.cat([x, c], 1))))
     p = Normal(*cvae.prior_head(cvae.prior(c)))
     out = cvae.decoder(cvae.from_z(z) + cvae.from_c(c))
-    by = Bernoulli(logits=out) if likelihood == "bernoulli" else Normal(out, cvae.log_scale.exp())  # type: ignore
+    by = Bernoulli(logits=out) if likelihood == "bernoulli" else Normal(out, cvae.log_scale.exp())
     by_hand = p.log_prob(z).sum(-1) + Independent(by, 1).log_prob(x) - q.log_prob(z).sum(-1)
     torch.testing.assert_close(log_w, by_hand, rtol=1e-10, atol=1e-10)
 
@@ -158,9 +158,9 @@ def test_prior_guide_and_decoder_all_see_the_condition():
 def test_the_output_bias_starts_at_the_mean():
     mean = torch.tensor([0.0, 0.1, 0.5])
     bias = ConditionalVAE(3, 2, 2, (4,), mean=mean).decoder[-1].bias
-    torch.testing.assert_close(bias.detach().sigmoid(), torch.tensor([0.001, 0.1, 0.5]))  # type: ignore[union-attr]
+    torch.testing.assert_close(bias.detach().sigmoid(), torch.tensor([0.001, 0.1, 0.5]))
     bias = ConditionalVAE(3, 2, 2, (4,), mean=mean + 5, likelihood="gaussian").decoder[-1].bias
-    torch.testing.assert_close(bias.detach(), mean + 5)  # type: ignore[union-attr]
+    torch.testing.assert_close(bias.detach(), mean + 5)
 
 
 # ---- draws
