@@ -35,17 +35,17 @@ class Labels(NamedTuple):
 
     @property
     def log_posterior(self) -> Tensor:
-        """Log p(y | x) = log p(x, y) - log p(x): (N, Y)."""
+        """Log p(y | x) = log p(x, y) - log p(x), (N, Y)."""
         return bayes(self.log_joint).log_prob
 
     @property
     def log_p(self) -> Tensor:
-        """Log p(x) = log sum_y p(x, y): (N,) nats."""
+        """Log p(x) = log sum_y p(x, y), (N,) nats."""
         return self.log_joint.logsumexp(1)
 
     @property
     def kl(self) -> Tensor:
-        """KL(q(y | x) || p(y | x)): (N,) nats, what the bound loses on the label."""
+        """KL(q(y | x) || p(y | x)), (N,) nats, what the bound loses on the label."""
         q = self.log_q.exp()
         return torch.where(q > 0, q * (self.log_q - self.log_posterior), 0.0).sum(1)
 
