@@ -163,7 +163,7 @@ class StackedVAE(nn.Module):
 
     Sites: `y` (), `z` (Z,), `z1` (Z1,), `x` (D,); data plate `data` at dim -1. It is trained stacked, as in the paper:
     m1 first, on images alone; then m2, on codes drawn anew from q(z1 | x) at every visit, by
-    `fit(SVI(stacked.m2, ...), Codes(stacked.m1, batches), ...)`.
+    `fit(SVI(stacked.m2, ...), Codes(stacked.m1, labelled, unlabelled), ...)`.
 
     Args:
         m1: a VAE: `q_z(x)`, `p_x(z)`, `z_dim`.
