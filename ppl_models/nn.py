@@ -1,12 +1,16 @@
 """Network pieces that the models share: no Pyro programs, no losses."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "BernoulliVector", "GaussianHead", "Linear", "conv_decoder", "conv_encoder", "fold", "mlp"]
+__all__ = [
+    "ACTIVATIONS", "BernoulliVector", "GaussianHead", "LabelledMLP", "Linear", "conv_decoder", "conv_encoder", "fold",
+    "mlp",
+]  # fmt: skip
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh, "relu": nn.ReLU, "softplus": nn.Softplus, "elu": nn.ELU, "gelu": nn.GELU,
@@ -79,6 +83,25 @@ def mlp(
         if end or i < len(sizes) - 2:
             layers += [activation(), nn.Dropout(dropout)] if dropout else [activation()]
     return nn.Sequential(*layers)
+
+
+class LabelledMLP(nn.Module):
+    """Layers of a value and a class: their first is W_v v + W_y one-hot(y) + b, so W_v v is computed once for all y."""
+
+    def __init__(self, n_in: int, n_classes: int, hidden: Sequence[int], activation: Callable[[], nn.Module]):
+        super().__init__()
+        both: Any = mlp((n_in + n_classes, hidden[0]))[0]  # Glorot's bound for the two together
+        self.value, self.label = Linear(n_in, hidden[0]), nn.Linear(n_classes, hidden[0], bias=False)
+        with torch.no_grad():
+            self.value.weight.copy_(both.weight[:, :n_in])
+            self.label.weight.copy_(both.weight[:, n_in:])
+            self.value.bias.zero_()
+        self.rest = nn.Sequential(activation(), mlp(hidden, activation, end=True))
+
+    def forward(self, value: Tensor, y: Tensor) -> Tensor:
+        """(..., n_in) and classes (...) -> (..., hidden[-1])."""
+        classes = torch.arange(self.label.in_features, device=y.device)
+        return self.rest(self.value(value) + self.label((y.unsqueeze(-1) == classes).to(value)))
 
 
 class GaussianHead(nn.Module):

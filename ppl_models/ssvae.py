@@ -18,7 +18,7 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, Linear, mlp
+from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, LabelledMLP, mlp
 
 __all__ = ["SemiSupervisedVAE", "StackedVAE"]
 
@@ -62,9 +62,9 @@ class SemiSupervisedVAE(nn.Module):
         self.image_shape = image_shape
         act = ACTIVATIONS[activation]
         self.classifier = mlp((x_dim, *hidden, n_classes), act, dropout=dropout)
-        self.encoder = _Joined(x_dim, n_classes, hidden, act)
+        self.encoder = LabelledMLP(x_dim, n_classes, hidden, act)
         self.head = GaussianHead(hidden[-1], z_dim)
-        self.decoder = _Joined(z_dim, n_classes, tuple(reversed(hidden)), act)
+        self.decoder = LabelledMLP(z_dim, n_classes, tuple(reversed(hidden)), act)
         last = hidden[0]
         self.output: Any = GaussianHead(last, x_dim) if likelihood == "gaussian" else mlp((last, x_dim))
         if mean is not None:
@@ -215,25 +215,6 @@ class StackedVAE(nn.Module):
     def generate(self, n: int, seed: int = 0) -> Tensor:
         """Mean images of n draws of style, each in every class: (n, C, D)."""
         return self.m1.p_x(self.m2.generate(n, seed)).mean
-
-
-class _Joined(nn.Module):
-    """Layers of a value and a class: their first is W_v v + W_y one-hot(y) + b, so W_v v is computed once for all y."""
-
-    def __init__(self, n_in: int, n_classes: int, hidden: Sequence[int], activation: Any):
-        super().__init__()
-        both: Any = mlp((n_in + n_classes, hidden[0]))[0]  # Glorot's bound for the two together
-        self.value, self.label = Linear(n_in, hidden[0]), nn.Linear(n_classes, hidden[0], bias=False)
-        with torch.no_grad():
-            self.value.weight.copy_(both.weight[:, :n_in])
-            self.label.weight.copy_(both.weight[:, n_in:])
-            self.value.bias.zero_()
-        self.rest = nn.Sequential(activation(), mlp(hidden, activation, end=True))
-
-    def forward(self, value: Tensor, y: Tensor) -> Tensor:
-        """(..., n_in) and classes (...) -> (..., hidden[-1])."""
-        classes = torch.arange(self.label.in_features, device=y.device)
-        return self.rest(self.value(value) + self.label((y.unsqueeze(-1) == classes).to(value)))
 
 
 def _padded(y: Tensor, n: int) -> Tensor:
