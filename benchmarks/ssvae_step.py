@@ -68,7 +68,7 @@ def pyro_step(batches: Tensor) -> Callable[[], object]:
 
 
 def our_step(batches: Tensor, compile: bool) -> Callable[[], object]:
-    m2 = SemiSupervisedVAE(D, Z, C, (H,))
+    m2 = SemiSupervisedVAE(D, Z, C, (H,), "softplus")
     adam = torch.optim.Adam(m2.parameters(), 3e-4, fused=True)
     svi = inference.SVI(m2, SemiSupervisedELBO(), adam, compile=compile)
     data = cycle(batches)

@@ -34,7 +34,7 @@ class SemiSupervisedVAE(nn.Module):
         z_dim: Z, dimensions of the style.
         n_classes: C; the prior of y is uniform.
         hidden: units of the hidden layers of both encoders; the decoder mirrors them.
-        activation: "tanh", "relu", "softplus", "elu" or "gelu".
+        activation: "tanh", "relu", "softplus" (the paper's), "elu" or "gelu".
         dropout: share of the classifier's hidden units left out at each step of training [srivastava2014].
         likelihood: "bernoulli" for x in [0, 1], "gaussian" with mean and deviation from the decoder.
         mean: (D,) of the training data, whose logit (or value) starts the output bias.
@@ -50,7 +50,7 @@ class SemiSupervisedVAE(nn.Module):
         z_dim: int = 50,
         n_classes: int = 10,
         hidden: Sequence[int] = (500,),
-        activation: str = "softplus",
+        activation: str = "relu",
         dropout: float = 0.0,
         likelihood: str = "bernoulli",
         mean: Tensor | None = None,
