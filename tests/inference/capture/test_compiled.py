@@ -227,8 +227,11 @@ class TestFallback:
         from torch._inductor import config
 
         monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
-        monkeypatch.setattr(config, "force_disable_caches", True)
-        with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler") as caught:
+        # not by monkeypatch, which would take this alias of another setting away when it puts it back
+        with (
+            config.patch(force_disable_caches=True),
+            pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler") as caught,
+        ):
             _, losses, _, _ = trained(vae, TraceELBO, True)
         assert len(caught) == 1
         assert losses == trained(vae, TraceELBO, False)[1]

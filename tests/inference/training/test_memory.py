@@ -14,10 +14,10 @@ from inference.training.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(3):
-    [torch.ones(2**20) for _ in range(8)]
+    torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
-    [torch.ones(2**20) for _ in range(8)]  # 32 MB taken and freed
+    torch.ones(2**24)  # 64 MB taken and freed: more than glibc ever keeps by itself
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -28,8 +28,8 @@ def test_freed_memory_is_used_again():
         how: int(subprocess.run([sys.executable, "-c", COUNT, how], capture_output=True, text=True, check=True).stdout)
         for how in ("keep", "as it is")
     }
-    assert faults["keep"] < 1000
-    assert faults["as it is"] > 10 * max(faults["keep"], 100)
+    assert faults["keep"] < 50
+    assert faults["as it is"] > 200  # 32 huge pages each time, or 16,384 small ones
 
 
 def test_another_c_library_is_left_alone(monkeypatch):
