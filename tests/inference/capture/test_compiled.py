@@ -223,15 +223,12 @@ class TestFallback:
         torch.manual_seed(0)
         assert svi.step(X).loss.item() == pytest.approx(expected, rel=1e-6)
 
-    def test_without_a_compiler(self, monkeypatch):
+    def test_without_a_compiler(self):
         from torch._inductor import config
 
-        monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
-        # not by monkeypatch, which would take this alias of another setting away when it puts it back
-        with (
-            config.patch(force_disable_caches=True),
-            pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler") as caught,
-        ):
+        # not by monkeypatch: what it puts back of these settings is not what was there
+        none = config.patch({"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True})
+        with none, pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler") as caught:
             _, losses, _, _ = trained(vae, TraceELBO, True)
         assert len(caught) == 1
         assert losses == trained(vae, TraceELBO, False)[1]
