@@ -59,8 +59,8 @@ def start(
         batches = batches_of(run, model, train_set)
     else:
         batches = datasets.Batches(train_set.x, run.batch_size, binarize=run.binarize == "dynamic")
-    if run.parts:
-        batches = datasets.SplitBatches(batches, run.parts)
+        if run.parts:
+            batches = datasets.SplitBatches(batches, run.parts)
     objective = make_objective(run, len(train_set.x))
     before = [(TraceELBO(), run.elbo_epochs * len(batches))]
     if run.dream_epochs:
