@@ -10,8 +10,6 @@ from inference.cli.app import app, guarded
 
 __all__ = ["labels"]
 
-WORDS = {"ssvae": "M2", "m1m2": "M1+M2"}
-
 
 @app.command()
 @guarded
@@ -39,7 +37,7 @@ def labels(
             raise RunError(f"{folder} has not been evaluated: run `ppl evaluate {folder}` first")
         try:
             result = json.loads(path.read_text())["labels"]
-            models.setdefault((WORDS[run.model], result["seen"]), {})[folder] = result["error"]
+            models.setdefault((run.title, result["seen"]), {})[folder] = result["error"]
             for each in result["baselines"] or ():  # those of M2 and of M1+M2 on the same labels are the same
                 draw = result["label_seed"], result["balanced"]
                 others.setdefault((each["name"], result["seen"]), {})[draw] = each["error"]

@@ -18,8 +18,6 @@ from inference.errors import CheckpointError
 
 __all__ = ["grid", "write_page"]
 
-TITLES = {"m1m2": "M1+M2"}
-
 
 def grid(x: Tensor, run: Run, columns: int, gap: int = 3) -> Any:
     """Rows (n, D) as one picture of n images."""
@@ -45,7 +43,7 @@ def write_page(out: Path, device: str) -> Path:
     config = {name: value for name, value in run.__dict__.items()}
     write_run(
         out / "report.html",
-        title=f"{TITLES.get(run.model, run.model.upper())} on {run.data}",
+        title=f"{run.title} on {run.data}",
         summary={
             "data": run.data,
             "pixels": run.pixels,

@@ -101,6 +101,11 @@ class Run:
         return "log p(x)" if self.condition is None else "log p(x | c)"
 
     @property
+    def title(self) -> str:
+        """The model's name in the literature."""
+        return {"ssvae": "M2", "m1m2": "M1+M2"}.get(self.model, self.model.upper())
+
+    @property
     def bound(self) -> str:
         """What was maximised, in words."""
         words = {"elbo": "ELBO", "iwae": "IWAE", "rws": "reweighted wake-sleep", "nvil": "NVIL", "disarm": "DisARM"}
