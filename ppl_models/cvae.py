@@ -13,7 +13,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, mlp
+from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, check_options, mlp
 
 __all__ = ["ConditionalVAE"]
 
@@ -119,15 +119,7 @@ class ConditionalVAE(nn.Module):
 
 def _check(x_dim, c_dim, z_dim, hidden, activation, likelihood, mean, image_shape) -> None:  # noqa: ANN001
     example = "ConditionalVAE(392, 392, z_dim=50, hidden=(200, 200))"
-    for name, value in (("x_dim", x_dim), ("c_dim", c_dim), ("z_dim", z_dim), *(("hidden", h) for h in hidden)):
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, got {value}: {example}")
-    if not hidden:
-        raise ValueError(f"hidden needs at least one layer, got (): {example}")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"unknown activation '{activation}': choose one of {', '.join(ACTIVATIONS)}")
-    if likelihood not in ("bernoulli", "gaussian"):
-        raise ValueError(f"unknown likelihood '{likelihood}': choose bernoulli or gaussian")
+    check_options({"x_dim": x_dim, "c_dim": c_dim, "z_dim": z_dim}, hidden, activation, likelihood, example)
     if mean is not None and mean.shape != (x_dim,):
         raise ValueError(
             f"mean holds {mean.numel()} values, not x_dim={x_dim}: pass the mean of the training rows, x.mean(0)"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "ACTIVATIONS", "BernoulliVector", "GaussianHead", "LabelledMLP", "Linear", "conv_decoder", "conv_encoder", "fold",
-    "mlp",
+    "ACTIVATIONS", "BernoulliVector", "GaussianHead", "LabelledMLP", "Linear", "check_options", "conv_decoder",
+    "conv_encoder", "fold", "mlp",
 ]  # fmt: skip
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -227,3 +227,16 @@ class BernoulliVector(dist.Independent):
             logits = logits.expand(*logits.shape[:-1], shape[-1])
             return (value * logits).sum(-1) - torch.nn.functional.softplus(logits).sum(-1)
         return _LogProbBernoulli.apply(logits, value.expand(shape))
+
+
+def check_options(sizes: dict[str, int], hidden: Sequence[int], activation: str, likelihood: str, example: str) -> None:
+    """Raise ValueError unless sizes and hidden layers are at least 1 and the two words are known."""
+    for name, value in (*sizes.items(), *(("hidden", h) for h in hidden)):
+        if value < 1:
+            raise ValueError(f"{name} is at least 1, got {value}: {example}")
+    if not hidden:
+        raise ValueError(f"hidden needs at least one layer, got (): {example}")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation '{activation}': choose one of {', '.join(ACTIVATIONS)}")
+    if likelihood not in ("bernoulli", "gaussian"):
+        raise ValueError(f"unknown likelihood '{likelihood}': choose bernoulli or gaussian")

@@ -18,7 +18,7 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, LabelledMLP, mlp
+from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, LabelledMLP, check_options, mlp
 
 __all__ = ["SemiSupervisedVAE", "StackedVAE"]
 
@@ -234,16 +234,9 @@ def _check_labels(y: Tensor, n: int, n_classes: int) -> None:
 
 
 def _check(x_dim, z_dim, n_classes, hidden, activation, dropout, likelihood) -> None:  # noqa: ANN001
-    for name, value in (("x_dim", x_dim), ("z_dim", z_dim), *(("hidden", h) for h in hidden)):
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, got {value}: SemiSupervisedVAE(784, z_dim=50, hidden=(500,))")
-    if not hidden:
-        raise ValueError("hidden needs at least one layer, got (): SemiSupervisedVAE(784, hidden=(500,))")
+    example = "SemiSupervisedVAE(784, z_dim=50, hidden=(500,))"
+    check_options({"x_dim": x_dim, "z_dim": z_dim}, hidden, activation, likelihood, example)
     if n_classes < 2:
         raise ValueError(f"there are at least 2 classes, got n_classes={n_classes}: one class alone is a VAE")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"unknown activation '{activation}': choose one of {', '.join(ACTIVATIONS)}")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout is a share in [0, 1), got {dropout}: pass for example 0.5")
-    if likelihood not in ("bernoulli", "gaussian"):
-        raise ValueError(f"unknown likelihood '{likelihood}': choose bernoulli or gaussian")

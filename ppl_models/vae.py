@@ -13,7 +13,16 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, conv_decoder, conv_encoder, fold, mlp
+from ppl_models.nn import (
+    ACTIVATIONS,
+    BernoulliVector,
+    GaussianHead,
+    check_options,
+    conv_decoder,
+    conv_encoder,
+    fold,
+    mlp,
+)
 
 __all__ = ["VAE"]
 
@@ -141,15 +150,8 @@ class VAE(nn.Module):
 
 
 def _check(x_dim, z_dim, hidden, activation, likelihood, image_shape, conv, input_dropout) -> None:  # noqa: ANN001
-    for name, value in (("x_dim", x_dim), ("z_dim", z_dim), *(("hidden", h) for h in hidden)):
-        if value < 1:
-            raise ValueError(f"{name} is at least 1, got {value}: VAE(784, z_dim=50, hidden=(200, 200))")
-    if not hidden:
-        raise ValueError("hidden needs at least one layer, got (): VAE(784, z_dim=50, hidden=(200, 200))")
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"unknown activation '{activation}': choose one of {', '.join(ACTIVATIONS)}")
-    if likelihood not in ("bernoulli", "gaussian"):
-        raise ValueError(f"unknown likelihood '{likelihood}': choose bernoulli or gaussian")
+    example = "VAE(784, z_dim=50, hidden=(200, 200))"
+    check_options({"x_dim": x_dim, "z_dim": z_dim}, hidden, activation, likelihood, example)
     if not 0 <= input_dropout < 1:
         raise ValueError(f"input_dropout is a share in [0, 1), got {input_dropout}: pass for example 0.1")
     if conv and image_shape is None:
