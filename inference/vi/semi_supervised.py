@@ -31,7 +31,8 @@ class SemiSupervisedELBO:
 
     A batch is x (N, D) and y (L,): the labelled rows come first, y holds their labels (L = 0 or None: there are none).
     Labels are summed out exactly on the other rows, sum_y q(y | x) L(x, y) + H(q), by `TraceEnumELBO()`; `IWAE(k)` sums
-    them inside each particle's weight, `TraceELBO()` samples them.
+    them inside each particle's weight, where q(y | x) cancels, so that the classifier learns from labelled rows alone;
+    `TraceELBO()` samples them.
 
     Args:
         alpha: weight of the classification term: alpha * N / N_l for each labelled row, as the paper's alpha N.

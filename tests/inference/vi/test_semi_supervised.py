@@ -139,6 +139,17 @@ def test_iwae_sums_the_classes_inside_each_particles_weight():
     assert abs(SemiSupervisedELBO(bound=IWAE(k))(pair, x).bound.item() - by_hand.item()) < 1e-10
 
 
+def test_under_iwae_the_classifier_learns_from_labelled_rows_alone():
+    pair, x, y = m2(), binary(6), torch.tensor([2, 0])
+    weights = list(pair.classifier.parameters())
+    loss = SemiSupervisedELBO(0.5, bound=IWAE(5))(pair, x).loss
+    assert all(g is None for g in torch.autograd.grad(loss, weights, allow_unused=True))
+    found = torch.autograd.grad(SemiSupervisedELBO(0.5, bound=IWAE(5))(pair, x, y).loss, weights)
+    expected = torch.autograd.grad(-0.5 * pair.q_y(x[:2]).log_prob(y).mean(), weights)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_sampled_labels_have_the_enumerated_gradient_on_average():
     pair, rows = m2(), binary(3)
     x = rows.repeat(100, 1)
