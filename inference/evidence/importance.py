@@ -50,8 +50,7 @@ def importance_weights(
         ShapeError: k < 1, no rows, tensors of different lengths, or weights that are not per datum.
     """
     data = (x,) if isinstance(x, Tensor) else x
-    fresh = isinstance(pair, tuple)
-    pair = as_pair(pair)
+    given, pair = pair, as_pair(pair)
     if k < 1:
         raise ShapeError(f"the number of draws k is at least 1, got k={k}: k=5000 is usual for log p(x)")
     if not data or len(data[0]) == 0:
@@ -59,13 +58,12 @@ def importance_weights(
     total = len(data[0])
     if any(len(part) != total for part in data):
         raise ShapeError(f"data are rows of one length, got {[len(part) for part in data]}: give each datum its row")
-    device = _device(pair, data[0])
+    device = device_of(pair, data[0])
     with torch.random.fork_rng(), pair.evaluating():
         torch.manual_seed(seed)
         if not pair.structure(*(part[:1].to(device) for part in data)).local:
             raise ShapeError("a latent site lies outside the data plate, so no datum has weights of its own")
-        if fresh and pair.owns_parameters():
-            raise RunError("a tuple (model, guide) has no trained pyro.param: pass svi.pair, or one Pair to both")
+        refuse_untrained(given, pair)
         width = max(1, *(part[0].numel() for part in data))
         rows = min(total, 100)
         chunk = max(1, min(k, _VALUES // (rows * width)))
@@ -132,7 +130,14 @@ def active_units(q_mean: Callable[[Tensor], Tensor], x: Tensor, threshold: float
     return int((variance > threshold).sum()), variance
 
 
-def _device(pair: Pair, x: Tensor) -> torch.device:
+def refuse_untrained(given: Any, pair: Pair) -> None:
+    """Refuse a tuple of programs that made parameters of their own when they ran just now: nothing has trained them."""
+    if isinstance(given, tuple) and pair.owns_parameters():
+        raise RunError("a tuple (model, guide) has no trained pyro.param: pass svi.pair, or one Pair to both")
+
+
+def device_of(pair: Pair, x: Tensor) -> torch.device:
+    """Where a pair's parameters are; without any, where x is."""
     for parameter in pair.named_parameters().values():
         return parameter.device
     return x.device

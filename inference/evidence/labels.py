@@ -15,9 +15,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from inference.errors import RunError, ShapeError, UnsupportedModelError
+from inference.errors import ShapeError, UnsupportedModelError
 from inference.evidence.classify import bayes
-from inference.evidence.importance import bound_per_datum, importance_weights
+from inference.evidence.importance import bound_per_datum, device_of, importance_weights, refuse_untrained
 from inference.pair import Pair, as_pair
 from inference.weights import PARTICLES, layout_of, particles, per_unit
 
@@ -84,15 +84,14 @@ def label_posterior(pair: Any, x: Tensor, k: int = 100, *, site: str = "y", seed
         UnsupportedModelError: the site is not in the guide, has no finite support, or is not one value for each row.
         RunError: a tuple (model, guide) with a pyro.param, which has no trained value.
     """
-    fresh, pair = isinstance(pair, tuple), as_pair(pair)
+    given, pair = pair, as_pair(pair)
     if k < 1 or len(x) == 0:
         raise ShapeError(f"k and the number of rows are at least 1, got k={k} and {len(x)} rows: pass k=100 and x")
-    x = x.to(next((p.device for p in pair.named_parameters().values()), x.device))
+    x = x.to(device_of(pair, x))
     with torch.random.fork_rng(), pair.evaluating():
         torch.manual_seed(seed)
         parts = [_guide(pair, part, k, site) for part in x.split(_ROWS)]
-        if fresh and pair.owns_parameters():
-            raise RunError("a tuple (model, guide) has no trained pyro.param: pass svi.pair, or one Pair to both")
+        refuse_untrained(given, pair)
         values = parts[0][1]
         columns = [
             bound_per_datum(importance_weights(pair, (x, value.expand(len(x))), k, seed=seed), k) for value in values
