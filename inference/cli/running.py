@@ -10,7 +10,9 @@ import typer
 from inference.cli.folder import CONFIG, claimed, write_config
 from inference.errors import RunError
 
-__all__ = ["check", "check_numbers", "integers", "is_binary", "make_fabric", "make_objective", "settle", "start"]
+__all__ = [
+    "check", "check_numbers", "draws", "integers", "is_binary", "make_fabric", "make_objective", "settle", "start",
+]  # fmt: skip
 
 DREAM_RATE = 1 / 6  # of --lr, where the guide learns alone
 
@@ -228,6 +230,11 @@ def _validator(svi: Any, x: Any, run: Any) -> Any:
 
         x = datasets.binarize(x, torch.Generator().manual_seed(run.seed))
     return lambda: -log_marginal(svi.pair, run.rows(x), max(run.k, 1), seed=run.seed).mean
+
+
+def draws(objective: str, k: int | None) -> int:
+    """Samples per datum, the option --k: by default 5 for iwae, 1 for the others."""
+    return k if k is not None else 5 if objective == "iwae" else 1
 
 
 def integers(name: str, words: str) -> list[int]:

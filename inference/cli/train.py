@@ -90,7 +90,7 @@ def vae(
     tensorboard: o.Tensorboard = False,
 ) -> None:
     """Train a variational autoencoder (Kingma & Welling 2014) on images."""
-    from inference.cli.running import integers, start
+    from inference.cli.running import draws, integers, start
     from inference.cli.runs import Run
 
     if elbo_epochs is None:
@@ -104,7 +104,7 @@ def vae(
             "likelihood": likelihood, "conv": conv, "input_dropout": input_dropout,
         },
         data=data, binarize=binarize, objective=objective,
-        k=(5 if objective == "iwae" else 1) if k is None else k,
+        k=draws(objective, k),
         elbo_epochs=elbo_epochs, dream_epochs=dream_epochs,
         gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
         seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm,

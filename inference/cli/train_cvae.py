@@ -50,7 +50,7 @@ def cvae(
     tensorboard: o.Tensorboard = False,
 ) -> None:
     """Train a conditional VAE (Sohn et al. 2015): the rest of an image given a part of it."""
-    from inference.cli.running import integers, start
+    from inference.cli.running import draws, integers, start
     from inference.cli.runs import Run
 
     if elbo_epochs is None:
@@ -61,7 +61,7 @@ def cvae(
             "z_dim": z_dim, "hidden": integers("hidden", hidden), "activation": activation, "likelihood": likelihood,
         },
         data=data, condition=condition, quadrants=quadrants, binarize=binarize, objective=objective,
-        k=(5 if objective == "iwae" else 1) if k is None else k, elbo_epochs=elbo_epochs,
+        k=draws(objective, k), elbo_epochs=elbo_epochs,
         gradient="dreg", epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
         seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm, kl_warmup=kl_warmup,
         patience=patience, precision=precision, compile=compile, threads=threads,

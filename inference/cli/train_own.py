@@ -15,7 +15,7 @@ import typer
 from inference.cli import options as o
 from inference.cli.app import guarded, train_app
 from inference.cli.folder import CONFIG, claimed, command_line, write_config
-from inference.cli.running import check_numbers
+from inference.cli.running import check_numbers, draws
 from inference.errors import CheckpointError, RunError
 
 __all__ = ["OwnRun", "is_own_run", "own", "resume_own"]
@@ -57,7 +57,7 @@ def own(
     threads: Annotated[int, typer.Option(help="CPU threads; 0 leaves torch its own choice")] = 1,
 ) -> None:
     """Train a model of your own: `ppl train my_model.py:MyModel --data data.npz --out runs/mine`."""
-    k = (5 if objective == "iwae" else 1) if k is None else k
+    k = draws(objective, k)
     _start(OwnRun(target, data, objective, k, epochs, batch_size, lr, lr_final, seed, threads), out)
 
 

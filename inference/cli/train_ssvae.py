@@ -65,7 +65,7 @@ def ssvae(
 ) -> None:
     """Train a semi-supervised VAE, M2 of Kingma et al. 2014: few labels, many images."""
     from inference.cli.few_labels import number_of_labels, pixels
-    from inference.cli.running import integers, start
+    from inference.cli.running import draws, integers, start
     from inference.cli.runs import Run
 
     run = Run(
@@ -77,7 +77,7 @@ def ssvae(
         labels=number_of_labels(labels), label_seed=seed if label_seed is None else label_seed,
         balanced=not unbalanced, labelled_batch=labelled_batch, alpha=alpha,
         share=share, shift=pixels(shift),
-        data=data, binarize=binarize, objective=objective, k=(5 if objective == "iwae" else 1) if k is None else k,
+        data=data, binarize=binarize, objective=objective, k=draws(objective, k),
         gradient="plain", epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final, seed=seed,
         weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm, kl_warmup=kl_warmup, precision=precision,
         compile=compile, threads=threads, checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes,
@@ -133,7 +133,7 @@ def m1m2(
 ) -> None:
     """Train M1+M2 of Kingma et al. 2014: a VAE of the images, then an M2 of its codes."""
     from inference.cli.few_labels import number_of_labels
-    from inference.cli.running import integers
+    from inference.cli.running import draws, integers
     from inference.cli.runs import Run
     from inference.cli.stacked import start_stacked
 
@@ -156,7 +156,7 @@ def m1m2(
         labels=number_of_labels(labels), label_seed=seed if label_seed is None else label_seed,
         balanced=not unbalanced, labelled_batch=labelled_batch, alpha=alpha,
         share=share,
-        objective=objective, k=(5 if objective == "iwae" else 1) if k is None else k, gradient="plain",
+        objective=objective, k=draws(objective, k), gradient="plain",
         epochs=epochs, kl_warmup=kl_warmup, **both,
     )  # fmt: skip
     start_stacked(run, out, m1=first if m1 is None else m1, device=device)
