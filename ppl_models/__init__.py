@@ -4,6 +4,8 @@ from ppl_models import classic, data
 from ppl_models.bayesian_network import BayesianNetwork
 from ppl_models.belief_network import BeliefNetwork
 from ppl_models.cvae import ConditionalVAE
+from ppl_models.gan import Discriminator, Generator
+from ppl_models.players import MinibatchDiscrimination
 from ppl_models.sbn import SigmoidBeliefNetwork
 from ppl_models.ssvae import SemiSupervisedVAE, StackedVAE
 from ppl_models.vae import VAE
@@ -13,6 +15,9 @@ __all__ = [
     "BayesianNetwork",
     "BeliefNetwork",
     "ConditionalVAE",
+    "Discriminator",
+    "Generator",
+    "MinibatchDiscrimination",
     "SemiSupervisedVAE",
     "SigmoidBeliefNetwork",
     "StackedVAE",
