@@ -4,6 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inference.adversarial.freezing import FreezeOnAccuracy, FreezeOnLoss, FreezeSchedule
+    from inference.adversarial.game import Adversarial
+    from inference.adversarial.losses import Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
+    from inference.adversarial.penalties import R1, GradientPenalty
+    from inference.adversarial.stabilisers import FeatureMatching, HistoricalAveraging, LabelSmoothing
+    from inference.adversarial.virtual import virtual_batch_norm
     from inference.comparison.compare import Comparison, compare
     from inference.comparison.guided import Guided
     from inference.comparison.learning import learn
@@ -35,29 +41,43 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AIS",
-    "HMC",
-    "IWAE",
-    "NUTS",
-    "NVIL",
-    "SVI",
+    "Adversarial",
     "AnnealedHMC",
     "Comparison",
     "DisARM",
     "Dreaming",
     "Exact",
+    "FeatureMatching",
+    "FreezeOnAccuracy",
+    "FreezeOnLoss",
+    "FreezeSchedule",
     "Gibbs",
     "GibbsKernel",
     "GibbsLearning",
+    "GradientPenalty",
     "Guided",
+    "HMC",
     "HMCWithinGibbs",
+    "Hinge",
+    "HistoricalAveraging",
+    "IWAE",
+    "LabelSmoothing",
+    "LeastSquares",
     "LocalGaussian",
     "MeanField",
+    "Minimax",
+    "NUTS",
+    "NVIL",
+    "NonSaturating",
     "Pair",
+    "R1",
     "ReweightedWakeSleep",
+    "SVI",
     "Saving",
     "SemiSupervisedELBO",
     "TraceELBO",
     "TraceEnumELBO",
+    "Wasserstein",
     "active_units",
     "bayes",
     "bdmc",
@@ -68,19 +88,26 @@ __all__ = [
     "exact_log_marginal",
     "exact_posterior",
     "exact_table",
-    "linear",
     "fit",
     "importance_weights",
     "label_posterior",
     "learn",
+    "linear",
     "log_marginal",
     "log_weights",
     "mean_field_bound",
     "tune_guide",
+    "virtual_batch_norm",
 ]
 
 # The same at run time, each module imported at the first use of its names: `ppl --help` need not wait for torch.
 _MODULES = {
+    "adversarial.freezing": ("FreezeOnAccuracy", "FreezeOnLoss", "FreezeSchedule"),
+    "adversarial.game": ("Adversarial",),
+    "adversarial.losses": ("Hinge", "LeastSquares", "Minimax", "NonSaturating", "Wasserstein"),
+    "adversarial.penalties": ("R1", "GradientPenalty"),
+    "adversarial.stabilisers": ("FeatureMatching", "HistoricalAveraging", "LabelSmoothing"),
+    "adversarial.virtual": ("virtual_batch_norm",),
     "comparison.compare": ("Comparison", "compare"),
     "comparison.guided": ("Guided",),
     "comparison.local": ("LocalGaussian",),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from inference.errors import RunError
-from inference.training.monitor import Bar, StopSignal
+from inference.training.monitor import Bar, StopSignal, bound_words
 from inference.training.run import CHECKPOINT, METRICS, Run
 from inference.types import BatchSource, Stepper
 
@@ -51,6 +51,7 @@ def fit(
     patience: int | None = None,
     fabric: Any = None,
     progress: bool = False,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train for `epochs` passes over the batches; the caller's RNG is left as it was.
 
@@ -65,7 +66,8 @@ def fit(
         validate: a loss in nats per datum, lower is better, taken after each epoch.
         patience: stop when `validate` has not improved for so many epochs.
         fabric: a launched `lightning_fabric.Fabric`; by default the CPU in one process.
-        progress: show a bar.
+        progress: show a bar; what it says of the run is the stepper's `words(means)`, if it has that method.
+        on_epoch: called with the history's row after each epoch, in the first process, before its checkpoint.
 
     Returns:
         The history: for each epoch its number, steps, the mean of each field of the step's info weighted by rows,
@@ -102,8 +104,9 @@ def fit(
         elif saving and fabric.is_global_zero:
             saving.out.mkdir(parents=True, exist_ok=True)
             (saving.out / METRICS).unlink(missing_ok=True)
-        with StopSignal() as stop, Bar(progress and fabric.is_global_zero, epochs, len(batches)) as bar:
-            return run.loop(stop, bar, validate, patience)
+        words = getattr(stepper, "words", bound_words)
+        with StopSignal() as stop, Bar(progress and fabric.is_global_zero, epochs, len(batches), words) as bar:
+            return run.loop(stop, bar, validate, patience, on_epoch)
 
 
 def _check_saving(saving: Saving, resume: bool) -> None:

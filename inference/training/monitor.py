@@ -3,10 +3,16 @@
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Bar", "Interrupted", "StopSignal"]
+__all__ = ["Bar", "Interrupted", "StopSignal", "bound_words"]
+
+
+def bound_words(means: dict[str, float]) -> str:
+    """How a run that climbs a bound stands, of the means of an epoch so far."""
+    return f"bound {-means.get('loss', 0.0):.2f} nats"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -42,10 +48,10 @@ class StopSignal:
 
 
 class Bar:
-    """A progress bar with bound and speed, on standard error; nothing when off."""
+    """A progress bar on standard error, with `words` on how the run stands and its speed; nothing when off."""
 
-    def __init__(self, on: bool, epochs: int, per_epoch: int):
-        self.on, self.epochs, self.per_epoch = on, epochs, per_epoch
+    def __init__(self, on: bool, epochs: int, per_epoch: int, words: Callable[[dict[str, float]], str] = bound_words):
+        self.on, self.epochs, self.per_epoch, self.words = on, epochs, per_epoch, words
         self._rate = 0.0
         self._last = (time.monotonic(), 0, 0)  # when, epoch, rows seen in it
 
@@ -57,14 +63,14 @@ class Bar:
             self._progress = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
                 BarColumn(),
-                TextColumn("bound {task.fields[bound]:.2f} nats, {task.fields[rate]:,.0f} rows/s"),
+                TextColumn("{task.fields[words]}, {task.fields[rate]:,.0f} rows/s"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
                 refresh_per_second=4,
             )
             total = self.epochs * self.per_epoch
-            self._task = self._progress.add_task("", total=total, epoch=0, epochs=self.epochs, bound=0.0, rate=0.0)
+            self._task = self._progress.add_task("", total=total, epoch=0, epochs=self.epochs, words="", rate=0.0)
             self._progress.start()
         return self
 
@@ -72,8 +78,8 @@ class Bar:
         if self.on:
             self._progress.stop()
 
-    def update(self, epoch: int, position: int, loss: float, rows: int) -> None:
-        """Show `epoch` epochs and `position` batches done, the epoch's mean loss, and the rows it has seen."""
+    def update(self, epoch: int, position: int, means: dict[str, float], rows: int) -> None:
+        """Show `epoch` epochs and `position` batches done, the epoch's means so far, and the rows it has seen."""
         if not self.on:
             return
         now = time.monotonic()
@@ -84,6 +90,6 @@ class Bar:
             self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
         self._last = (now, epoch, rows if position else 0)
         self._progress.update(
-            self._task, completed=epoch * self.per_epoch + position, epoch=min(epoch + 1, self.epochs), bound=-loss,
-            rate=self._rate,
+            self._task, completed=epoch * self.per_epoch + position, epoch=min(epoch + 1, self.epochs),
+            words=self.words(means), rate=self._rate,
         )  # fmt: skip

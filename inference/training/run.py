@@ -39,15 +39,15 @@ class Run:
         even = len(batch[0]) // world * world
         return tuple(part[rank:even:world] for part in batch)
 
-    def loop(self, stop: Any, bar: Any, validate: Any, patience: Any) -> list[dict[str, Any]]:
+    def loop(self, stop: Any, bar: Any, validate: Any, patience: Any, on_epoch: Any) -> list[dict[str, Any]]:
         """Train to the last epoch, or until patience or a signal ends it; the history."""
         try:
-            return self._loop(stop, bar, validate, patience)
+            return self._loop(stop, bar, validate, patience, on_epoch)
         finally:
             if self._board is not None:
                 self._board.close()
 
-    def _loop(self, stop: Any, bar: Any, validate: Any, patience: Any) -> list[dict[str, Any]]:
+    def _loop(self, stop: Any, bar: Any, validate: Any, patience: Any, on_epoch: Any) -> list[dict[str, Any]]:
         per_epoch = len(self.batches)
         # a run that its patience ended is complete: resumed, it stays as it is
         while self.epoch < self.epochs and not (patience is not None and self._stale(patience)):
@@ -72,7 +72,7 @@ class Run:
                 self.position = index + 1
                 if len(weights) == 50:
                     self._collect(pending, weights)
-                    bar.update(self.epoch, self.position, self.sums.get("loss", 0.0) / max(1, self.rows), self.rows)
+                    bar.update(self.epoch, self.position, self._means(), self.rows)
                 due = self.saving is not None and time.monotonic() - self.saved_at > 60 * self.saving.minutes
                 stopping, due = self._agree(stop.requested, due)
                 if stopping or due:
@@ -82,6 +82,8 @@ class Run:
                         raise Interrupted(self.epoch, self.position, self.saving.out if self.saving else None)
             self._collect(pending, weights)
             self._finish_epoch(validate, bar)
+            if on_epoch is not None and self.fabric.is_global_zero:
+                on_epoch(self.history[-1])
             last = self.epoch == self.epochs
             done = last or (patience is not None and self._stale(patience))
             (stopping,) = self._agree(stop.requested)
@@ -122,14 +124,14 @@ class Run:
             self.sums = dict(zip(self.sums, self._mean(*self.sums.values()), strict=True))
         optimizers = self.stepper.optimizers
         row: dict[str, Any] = {"epoch": self.epoch, "step": self.epoch * len(self.batches)}
-        row |= {name: total / self.rows for name, total in self.sums.items()}
+        row |= self._means()
         if validate is not None:
             with torch.random.fork_rng():
                 row["valid"] = validate()
         row["lr"] = optimizers[0].param_groups[0]["lr"] if optimizers else 0.0
         row["seconds"] = round(time.perf_counter() - self.wall0, 3)
         row["cpu_seconds"] = round(time.process_time() - self.cpu0, 3)
-        bar.update(self.epoch, 0, row.get("loss", 0.0), self.rows)
+        bar.update(self.epoch, 0, row, self.rows)
         self.sums, self.rows = {}, 0
         self.history.append(row)
         if self.saving and self.fabric.is_global_zero:
@@ -137,6 +139,10 @@ class Run:
                 file.write(json.dumps(row) + "\n")
             if self.saving.tensorboard:
                 self._log_board(row)
+
+    def _means(self) -> dict[str, float]:
+        """The epoch's means so far."""
+        return {name: total / max(1, self.rows) for name, total in self.sums.items()}
 
     def _stale(self, patience: int) -> bool:
         losses = [row["valid"] for row in self.history]
