@@ -26,6 +26,7 @@ from ppl_models.data.named import (
     omniglot,
 )
 from ppl_models.data.parts import ImageParts, SplitBatches, image_parts
+from ppl_models.data.toys import Mixture, grid, line, ring
 
 __all__ = [
     "Batches",
@@ -35,6 +36,7 @@ __all__ = [
     "Entry",
     "ImageParts",
     "Interleave",
+    "Mixture",
     "SplitBatches",
     "available",
     "bars",
@@ -44,11 +46,14 @@ __all__ = [
     "cifar10",
     "digits",
     "fashion_mnist",
+    "grid",
     "hold_out",
     "image_parts",
+    "line",
     "load",
     "mnist",
     "omniglot",
+    "ring",
     "split_labels",
     "standardised",
 ]
