@@ -26,6 +26,7 @@ from ppl_models.data.named import (
     omniglot,
 )
 from ppl_models.data.parts import ImageParts, SplitBatches, image_parts
+from ppl_models.data.stacked import stacked_mnist
 from ppl_models.data.toys import Mixture, grid, line, ring
 
 __all__ = [
@@ -55,5 +56,6 @@ __all__ = [
     "omniglot",
     "ring",
     "split_labels",
+    "stacked_mnist",
     "standardised",
 ]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ppl_models.data import arrays, named
 from ppl_models.data.dataset import DataError, Dataset, hold_out
 from ppl_models.data.sources import FILES, found, where
+from ppl_models.data.stacked import stacked_mnist
 
 __all__ = ["Entry", "available", "load"]
 
@@ -30,6 +31,7 @@ _AMAT = [(f"binarized_mnist_{part}.amat.gz", f"binarized_mnist_{part}.amat") for
 # of each group of files one is needed
 _NEEDS: dict[str, list[tuple[str, ...]]] = {
     "mnist": _IDX,
+    "stacked_mnist": _IDX,
     "binarized_mnist": _AMAT,
     "fashion_mnist": _IDX,
     "omniglot": [("images_background.zip",), ("images_evaluation.zip",)],
@@ -39,6 +41,7 @@ _NEEDS: dict[str, list[tuple[str, ...]]] = {
 _ORDER = ("PPL_DATA folder", "cache", "download", "missing")
 _FILED = (
     ("mnist", (1, 28, 28), 60000, 10000, "grey"),
+    ("stacked_mnist", (3, 28, 28), 60000, 10000, "grey"),
     ("binarized_mnist", (1, 28, 28), 50000, 10000, "static"),
     ("fashion_mnist", (1, 28, 28), 60000, 10000, "grey"),
     ("omniglot", (1, 28, 28), 19280, 13180, "grey"),
@@ -55,7 +58,8 @@ def available() -> list[Entry]:
         Entry("bars", (1, 4, 4), 1000, 1000, "static", "generated", None),
     ]
     for name, shape, train, test, values in _FILED:
-        groups = [tuple(f"{name}/{file}" for file in group) for group in _NEEDS[name]]
+        folder = name.removeprefix("stacked_")  # made of MNIST's files
+        groups = [tuple(f"{folder}/{file}" for file in group) for group in _NEEDS[name]]
         source = max((where(*group) for group in groups), key=_ORDER.index)  # of several files the farthest counts
         url = next(FILES[file].url for file in groups[0] if FILES[file].url)
         if name == "cifar10" and named.is_cifar_subset():
@@ -70,12 +74,13 @@ def load(name_or_path: str, *, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Load (train, test) of a named data set, or of an .npy, an .npz or a folder of images.
 
     One's own data without a test part have a tenth, at least 1 row, held out by `seed`; the formats are
-    described in `ppl_models.data.arrays`. `seed` also draws `bars`. Raises DataError.
+    described in `ppl_models.data.arrays`. `seed` also draws `bars` and `stacked_mnist`. Raises DataError.
     """
     functions: dict[str, Callable[[], tuple[Dataset, Dataset]]] = {
         "digits": named.digits,
         "bars": lambda: named.bars(seed=seed),
         "mnist": named.mnist,
+        "stacked_mnist": lambda: stacked_mnist(seed=seed),
         "binarized_mnist": named.binarized_mnist,
         "fashion_mnist": named.fashion_mnist,
         "omniglot": lambda: named.omniglot(seed=seed),

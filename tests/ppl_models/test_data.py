@@ -358,7 +358,7 @@ def test_a_file_is_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_available_lists_every_name(folder: Path) -> None:
     entries = {e.name: e for e in data.available()}
     assert set(entries) == {
-        *("digits", "bars", "mnist", "binarized_mnist", "fashion_mnist"),
+        *("digits", "bars", "mnist", "stacked_mnist", "binarized_mnist", "fashion_mnist"),
         *("omniglot", "caltech101_silhouettes", "cifar10"),
     }
     assert entries["digits"].source == "scikit-learn" and entries["bars"].source == "generated"
