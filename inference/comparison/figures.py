@@ -4,7 +4,7 @@ import html
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from inference.errors import ShapeError
 __all__ = ["curves", "image_grid", "png_bytes", "save_png", "tick_label", "ticks", "write_atomic"]
 
 WIDTH, HEIGHT = 360, 220  # of a chart in CSS pixels: three fit abreast on a desk, one on a telephone
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 28, 40  # margins around the plotting area
+LEFT, RIGHT, TOP, BOTTOM = 46, 18, 28, 40  # margins around the plotting area
+DASHES = ("", "5 4", "1 4")
 
 
 def image_grid(x: Any, columns: int, *, gap: int = 3, cell: int = 42) -> np.ndarray:
@@ -77,19 +78,23 @@ def curves(
     x_label: str,
     y_label: str,
     title: str,
+    levels: Mapping[str, float] | None = None,
+    bands: Sequence[tuple[float, float, int]] = (),
 ) -> str:
     """Draw columns of a history against another column, as an inline <svg>; '' when there is nothing to draw.
 
     `keys` maps a column to its word in the legend. Rows where a value is absent or not finite are left out.
-    The x axis starts at 0. Text and axes take the page's `currentColor`, lines its CSS variables --line-0,
-    --line-1, ...: one drawing serves light and dark.
+    The x axis starts at 0. `levels` are thin level lines, words to height, always inside the axis; `bands` are
+    stretches of the x axis, (from, to, index of the line whose colour they take). Text and axes take the page's
+    `currentColor`, lines its CSS variables --line-0, --line-1, ...: one drawing serves light and dark.
     """
+    levels = levels or {}
     lines = {label: _column(history, x_key, key) for key, label in keys.items()}
     lines = {label: points for label, points in lines.items() if points}
     if not lines:
         return ""
     xs, ys = zip(*(p for points in lines.values() for p in points), strict=True)
-    (x0, x1), (y0, y1) = _pad(min(0.0, *xs), max(xs), 0.0), _pad(*_robust(ys), 0.06)
+    (x0, x1), (y0, y1) = _pad(min(0.0, *xs), max(xs), 0.0), _pad(*_with(levels.values(), *_robust(ys)), 0.06)
 
     def place(x: float, y: float) -> tuple[float, float]:
         px = LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
@@ -106,10 +111,18 @@ def curves(
         y = place(x0, t)[1]
         grid.append(f"M{LEFT} {y}H{WIDTH - RIGHT}")
         text.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{tick_label(t)}</text>')
+    for start, stop, i in bands:
+        left, right = place(max(start, x0), y0)[0], place(min(stop, x1), y0)[0]
+        box = f'x="{left}" y="{TOP}" width="{round(max(right - left, 1.0), 1)}" height="{HEIGHT - TOP - BOTTOM}"'
+        draw.append(f'<rect {box} opacity=".16" style="fill:var(--line-{i},currentColor)"/>')
+    for words, level in levels.items():
+        y = place(x0, level)[1]
+        draw.append(f'<path d="M{LEFT} {y}H{WIDTH - RIGHT}" fill="none" stroke="currentColor" stroke-opacity=".6"/>')
+        draw.append(f'<text x="{LEFT + 4}" y="{y - 4}" font-size="11">{html.escape(words)}</text>')
     for i, (label, points) in reversed(list(enumerate(lines.items()))):  # the first is drawn last, on top
         style = f"stroke:var(--line-{i},currentColor)"
         path = "M" + "L".join("{} {}".format(*place(*p)) for p in points)
-        dash, width = (' stroke-dasharray="5 4"' if i else ""), 1.8
+        dash, width = f' stroke-dasharray="{DASHES[i % len(DASHES)]}"' if i else "", 1.8
         if len(points) == 1:  # with round caps, a segment of no length is a dot
             path, dash, width = path + "h0", "", 7
         stroke = f'fill="none" stroke-width="{width}" stroke-linecap="round"{dash}'
@@ -145,6 +158,11 @@ def _robust(ys: Sequence[float]) -> tuple[float, float]:
     """Return the range of the data less outliers: the first epochs must not flatten all that follow."""
     low, high = np.quantile(ys, [0.05, 0.95])
     return max(min(ys), low - (high - low) / 3), min(max(ys), high + (high - low) / 3)
+
+
+def _with(levels: Iterable[float], low: float, high: float) -> tuple[float, float]:
+    """A range widened to hold the levels."""
+    return min(low, *levels, high), max(high, *levels, low)
 
 
 def _pad(low: float, high: float, share: float) -> tuple[float, float]:

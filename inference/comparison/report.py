@@ -15,7 +15,7 @@ from PIL import Image
 
 from inference.comparison.figures import curves, write_atomic
 
-__all__ = ["environment", "write_run"]
+__all__ = ["environment", "flatten", "write_run"]
 
 KHAT_LIMIT = 0.7  # above it the weights' variance cannot be trusted: vehtari2024psis
 
@@ -69,9 +69,9 @@ def write_run(
             facts={key: _last(rows, key) for key in ("active_units", "units", "data", "khat", "ais")},
             khat_limit=KHAT_LIMIT,
             evaluate=f"ppl evaluate {shlex.quote(str(path.parent))} --k 1,5,50,5000",
-            settings=_flatten(settings),
+            settings=flatten(settings),
             command=command,
-            versions=_flatten(versions) if isinstance(versions, Mapping) else {},
+            versions=flatten(versions) if isinstance(versions, Mapping) else {},
             images=[(heading, caption, *_embed(png)) for heading, caption, png in images],
         )
     )
@@ -132,11 +132,12 @@ def _last(rows: Sequence[Mapping[str, Any]], key: str) -> Any:
     return next((row[key] for row in reversed(rows) if row.get(key) is not None), None)
 
 
-def _flatten(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+def flatten(settings: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested mappings as one, their keys joined with dots."""
     flat: dict[str, object] = {}
     for key, value in settings.items():
         name = f"{prefix}{key}"
-        flat |= _flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+        flat |= flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
 
 
