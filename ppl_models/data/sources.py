@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ppl_models.data.dataset import DataError
 
-__all__ = ["FILES", "Source", "fetch", "found", "where"]
+__all__ = ["FILES", "Source", "cache_folder", "fetch", "found", "where"]
 
 
 class Source(NamedTuple):
@@ -149,7 +149,7 @@ def fetch(*files: str) -> Path:
 
 def found(file: str) -> Path | None:
     """Return where `file` lies now, under PPL_DATA or in the cache, or None."""
-    folders = [f for f in (_folder(), _cache()) if f is not None]
+    folders = [f for f in (_folder(), cache_folder()) if f is not None]
     return next((folder / file for folder in folders if (folder / file).is_file()), None)
 
 
@@ -168,7 +168,8 @@ def _folder() -> Path | None:
     return Path(name).expanduser() if name else None
 
 
-def _cache() -> Path | None:
+def cache_folder() -> Path | None:
+    """Return the folder where downloads are kept, or None where pooch, which knows it, is missing."""
     try:
         import pooch
     except ImportError:
@@ -179,7 +180,7 @@ def _cache() -> Path | None:
 def _by_hand(file: str) -> str:
     """Say where to put a file that this machine cannot download."""
     folder = (_folder() or Path("<the folder named by the environment variable PPL_DATA>")) / file
-    cached = _cache()
+    cached = cache_folder()
     return f"put it at {folder}" + (f" or at {cached / file}" if cached else "")
 
 
@@ -187,7 +188,7 @@ def _download(file: str) -> Path:
     url, checksum = FILES[file]
     if url is None or checksum is None:
         raise DataError(f"{file} is not published for download and no checksum of it is recorded: {_by_hand(file)}")
-    cached = _cache()
+    cached = cache_folder()
     if cached is None:
         raise DataError(f"{file} is not here, and downloading needs pooch: pip install pooch, or {_by_hand(file)}")
     import pooch

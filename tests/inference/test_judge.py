@@ -1,0 +1,82 @@
+"""The classifier that judges samples: trained once, kept, found again, and nothing where there are no labels."""
+
+import numpy as np
+import pooch
+import pytest
+import torch
+
+from inference.cli import judge as judges
+from inference.cli.judge import judge_for
+
+WHOLE = judges.VISITS
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """A cache of the test's own, and a short training."""
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr(judges, "VISITS", 12_000)
+    return tmp_path / "cache" / "ppl-models" / "judges"
+
+
+def test_it_is_trained_once_and_kept(cache, monkeypatch, capsys):
+    rng = torch.get_rng_state()
+    first = judge_for("digits")
+    assert torch.equal(torch.get_rng_state(), rng)
+    said = capsys.readouterr().err
+    assert "training a classifier of digits, once" in said
+    assert float(said.split("right on ")[1].split(" %")[0]) > 88 and "297 test images" in said
+    (file,) = cache.iterdir()
+    assert file.name.startswith("digits-") and file.name.endswith("-recipe1.safetensors")
+    monkeypatch.setattr(judges, "_train", lambda *_: pytest.fail("trained again"))
+    again = judge_for("digits")
+    assert first is not None and again is not None
+    assert "training" not in capsys.readouterr().err
+    x = torch.rand(5, 64)
+    assert torch.equal(first.logits(x), again.logits(x))
+
+
+def test_other_data_get_a_classifier_of_their_own(cache, tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(judges, "_train", lambda judge, train: trained.append(train.name))
+    x, y = np.random.default_rng(0).random((40, 6, 6)), np.arange(40) % 3
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    first = judge_for(str(tmp_path / "own.npz"))
+    assert first is not None and first.n_classes == 3
+    np.savez(tmp_path / "own.npz", x=x, y=(y + 1) % 3)
+    judge_for(str(tmp_path / "own.npz"))
+    assert len(trained) == 2 == len(list(cache.iterdir()))
+
+
+def test_no_labels_no_judge(cache, tmp_path, capsys):
+    np.save(tmp_path / "plain.npy", np.random.default_rng(0).random((20, 6, 6)))
+    assert judge_for(str(tmp_path / "plain.npy")) is None
+    assert "plain.npy has no labels of two classes or more" in capsys.readouterr().err
+    assert not cache.exists()
+
+
+def test_a_damaged_file_is_made_anew_and_a_closed_cache_is_said(cache, monkeypatch, capsys):
+    monkeypatch.setattr(judges, "_train", lambda *_: None)
+    judge_for("digits")
+    (file,) = cache.iterdir()
+    good = file.read_bytes()
+    file.write_bytes(good[:100])
+    judge_for("digits")
+    assert file.stat().st_size == len(good)
+    file.unlink()
+    cache.rmdir()
+    cache.write_text("no folder")
+    assert judge_for("digits") is not None
+    assert "cannot be kept" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), [("mnist", 98.5), ("cifar10", 60.0)])
+@pytest.mark.filterwarnings("ignore:only a part of CIFAR-10")
+def test_it_is_right_often_enough(name, least, monkeypatch, capsys):
+    monkeypatch.setattr(judges, "VISITS", WHOLE)
+    judge_for(name)
+    assert float(capsys.readouterr().err.split("right on ")[1].split(" %")[0]) >= least
+    if name == "mnist":
+        judge_for("stacked_mnist")
+        assert "training" not in capsys.readouterr().err
