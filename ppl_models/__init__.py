@@ -3,7 +3,9 @@
 from ppl_models import classic, data
 from ppl_models.bayesian_network import BayesianNetwork
 from ppl_models.belief_network import BeliefNetwork
+from ppl_models.classifier import ImageClassifier
 from ppl_models.cvae import ConditionalVAE
+from ppl_models.dcgan import DCGAN28, DCGAN32, DCGAN64, DCGANDiscriminator, DCGANGenerator
 from ppl_models.gan import Discriminator, Generator
 from ppl_models.players import MinibatchDiscrimination
 from ppl_models.sbn import SigmoidBeliefNetwork
@@ -11,12 +13,18 @@ from ppl_models.ssvae import SemiSupervisedVAE, StackedVAE
 from ppl_models.vae import VAE
 
 __all__ = [
+    "DCGAN28",
+    "DCGAN32",
+    "DCGAN64",
     "VAE",
     "BayesianNetwork",
     "BeliefNetwork",
     "ConditionalVAE",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
     "Discriminator",
     "Generator",
+    "ImageClassifier",
     "MinibatchDiscrimination",
     "SemiSupervisedVAE",
     "SigmoidBeliefNetwork",
