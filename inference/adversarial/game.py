@@ -1,11 +1,11 @@
 """A game of two players: one step is a move of the discriminator and then one of the generator [goodfellow2014].
 
-    D: tell the batch x from fakes G(z):   a gradient step on loss.discriminator(a(x), a(G(z))) + penalties
-    G: have other fakes taken for real:    a gradient step on loss.generator(a(G(z)))
+    D: tell the batch x from fakes G(z):    a gradient step on loss.discriminator(a(x), a(G(z))) + penalties
+    G: have the fakes taken for real:       a gradient step on loss.generator(a(G(z)))
 
-with a(x) the discriminator's logits. Every stabiliser is an object that the game takes or leaves; what it needs to
-remember (who is frozen, running means, reference batches) is part of the game's state, so that a resumed game goes on
-as if it had never stopped.
+with a(x) the discriminator's logits; one batch of fakes serves both moves. Every stabiliser is an object that the game
+takes or leaves; what it needs to remember (who is frozen, running means, reference batches) is part of the game's
+state, so that a resumed game goes on as if it had never stopped.
 """
 
 import math
@@ -22,7 +22,7 @@ from inference.adversarial.moves import Moves, check_fit
 from inference.adversarial.past import AveragedWeights, History
 from inference.adversarial.penalties import Penalty
 from inference.adversarial.stabilisers import FeatureMatching, HistoricalAveraging, LabelSmoothing
-from inference.adversarial.virtual import refresh
+from inference.adversarial.virtual import refresh, virtual_layers
 from inference.errors import CheckpointError, NonFiniteError, RunError
 from inference.training.checkpoint import flatten_optimizer, restore, unflatten_optimizer
 
@@ -108,8 +108,10 @@ class Adversarial:
         self._freezer = Freezer(freeze)
         self._averaged = None if average is None else AveragedWeights(generator, average)
         self._history = [] if history is None else [History(p, history.weight) for p in (discriminator, generator)]
-        self._g_loss: Tensor | None = None  # of the generator's last move, where it has not one at every step
-        self._run: dict[str, Callable[..., Any]] = {"d": self.moves.discriminator, "g": self.moves.generator}
+        self._g_loss = torch.tensor(math.nan)  # of the generator's last move, where it has not one at every step
+        self._make: Callable[..., Any] = generator
+        self._judge: Callable[..., Any] = self.moves.discriminator
+        self._of_d = [p for p in discriminator.parameters() if p.requires_grad]
         self._autocast: Callable[[], Any] = nullcontext
         self._fabric: Any = None
         self._ready = False
@@ -144,7 +146,7 @@ class Adversarial:
         for past in self._history:
             past.start()
         if self._fabric is not None and self._fabric.world_size > 1:
-            self._run = {name: self._fabric.setup_module(move) for name, move in self.moves.adopted().items()}
+            self._make, self._judge = map(self._fabric.setup_module, (self.generator, self.moves.judging()))
         self._ready = True
 
     def step(self, *batch: Any) -> GameInfo:
@@ -153,12 +155,13 @@ class Adversarial:
             self.init(*batch)
         frozen = self._freezer.decide(self.steps)
         x, conditions = self.moves.whole_packs(batch)
-        with torch.no_grad(), self._autocast():
-            refresh(self.generator)
-            fake = self.generator(self.generator.noise(len(x)), *conditions)  # pyright: ignore[reportCallIssue]
-        d = self._move("d", frozen.discriminator, x, fake, *conditions)
-        if (self.steps + 1) % self.d_steps == 0 or self._g_loss is None:
-            self._g_loss = self._move("g", frozen.generator, x, *conditions)[0].detach()
+        turn = (self.steps + 1) % self.d_steps == 0 or self.steps == 0  # of the generator
+        with torch.set_grad_enabled(turn and not frozen.generator), self._autocast():
+            refresh(self.moves.virtual_g, self.generator)
+            fake = self._make(self.generator.noise(len(x)), *conditions)  # pyright: ignore[reportCallIssue]
+        d = self._move(0, frozen.discriminator, self._judge, x, fake.detach(), *conditions)
+        if turn:
+            self._g_loss = self._through(frozen.generator, fake, x, *conditions)
         self.steps += 1
         _, d_loss, d_real, d_fake, accuracy, penalty = (value.detach() for value in d)
         info = GameInfo(
@@ -169,34 +172,36 @@ class Adversarial:
             self._read(info)
         return info
 
-    def _move(self, which: str, frozen: bool, *rows: Tensor) -> tuple[Tensor, ...]:
-        """The losses of one player, and its step unless it is frozen."""
-        i = "dg".index(which)
-        optimizer = self.optimizers[i]
-        # the generator's gradient passes through the discriminator, not into it
-        held = [p for p in self.discriminator.parameters() if p.requires_grad] if which == "g" else []
+    def _through(self, frozen: bool, *rows: Tensor) -> Tensor:
+        """The generator's move and its loss: the gradient passes through the discriminator, not into it."""
+        for parameter in self._of_d:
+            parameter.requires_grad_(False)
         try:
-            for parameter in held:
-                parameter.requires_grad_(False)
-            with torch.set_grad_enabled(not frozen), self._autocast():
-                found = self._run[which](*rows)
-            if found[0].device.type == "cpu" and not math.isfinite(found[0].item()):
-                raise NonFiniteError(
-                    f"the {PLAYERS[i]}'s loss is {float(found[0].detach())} at step {self.steps + 1}: lower its "
-                    "learning rate, or hold the discriminator back by penalties=(R1(1.0),)"
-                )
-            if not frozen:
-                optimizer.zero_grad(set_to_none=True)
-                found[0].backward()
+            (loss,) = self._move(1, frozen, self.moves.generator, *rows)
         finally:
-            for parameter in held:
+            for parameter in self._of_d:
                 parameter.requires_grad_(True)
+        if self._averaged is not None and not frozen:
+            self._averaged.follow(self.generator)
+        return loss.detach()
+
+    def _move(self, i: int, frozen: bool, losses: Callable[..., Any], *rows: Tensor) -> tuple[Tensor, ...]:
+        """What `losses` finds of the rows, and a step of player i on the first of it unless it is frozen."""
+        with torch.set_grad_enabled(not frozen), self._autocast():
+            found = losses(*rows)
+        if found[0].device.type == "cpu" and not math.isfinite(found[0].item()):
+            remedy = "lower its learning rate, or hold the discriminator back by penalties=(R1(1.0),)"
+            if not bool(torch.isfinite(rows[0]).all()):
+                remedy = "the data hold NaN or infinity" if i == 0 else "the generator makes NaN or infinity"
+            raise NonFiniteError(
+                f"the {PLAYERS[i]}'s loss is {float(found[0].detach())} at step {self.steps + 1}: {remedy}"
+            )
         if not frozen:
+            self.optimizers[i].zero_grad(set_to_none=True)
+            found[0].backward()
             if self._history:
                 self._history[i].pull()
-            optimizer.step()
-            if which == "g" and self._averaged is not None:
-                self._averaged.follow(self.generator)
+            self.optimizers[i].step()
         return found
 
     def _read(self, info: GameInfo) -> None:
@@ -230,11 +235,10 @@ class Adversarial:
         """Both players, their optimisers, and all that the stabilisers remember."""
         with torch.no_grad():  # the statistics of the weights as they are now, for whoever draws from the checkpoint
             for _, module in self._modules():
-                refresh(module)
+                refresh(virtual_layers(module), module)
         tensors = {f"parameter.{name}": p.detach() for name, p in self.named_parameters().items()}
         tensors |= {f"buffer.{name}": b for name, b in self.named_buffers().items()}
-        if self._g_loss is not None:
-            tensors["last.g_loss"] = self._g_loss
+        tensors["last.g_loss"] = self._g_loss
         packed, groups = flatten_optimizer(self.optimizers)
         return tensors | packed, {
             "steps": self.steps,
@@ -258,5 +262,4 @@ class Adversarial:
         counters = [*self._history, *([self._averaged] if self._averaged else [])]
         for counter, count in zip(counters, meta["updates"], strict=True):
             counter.count = count
-        if "last.g_loss" in tensors:
-            self._g_loss = tensors["last.g_loss"].to(next(self.generator.parameters()).device)
+        self._g_loss = tensors["last.g_loss"].to(next(self.generator.parameters()).device)

@@ -1,6 +1,6 @@
-"""The two moves of a game as losses of a batch, and the check that its three parts fit one another."""
+"""The two moves of a game as losses of a batch and of fakes, and the check that its three parts fit one another."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from inference.adversarial.losses import Loss, Targets
 from inference.adversarial.penalties import Penalty
 from inference.adversarial.stabilisers import FeatureMatching
-from inference.adversarial.virtual import refresh
+from inference.adversarial.virtual import refresh, virtual_layers
 from inference.errors import RunError, ShapeError
 
 __all__ = ["Moves", "check_fit"]
@@ -31,6 +31,7 @@ class Moves:
         self.g: Any = generator
         self.d: Any = discriminator
         self.loss, self.penalties, self.matching, self.pack, self.targets = loss, penalties, matching, pack, targets
+        self.virtual_g, self.virtual_d = virtual_layers(generator), virtual_layers(discriminator)
 
     def whole_packs(self, batch: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """A batch (x, *conditions) less the rows that fill no pack."""
@@ -47,7 +48,7 @@ class Moves:
 
     def discriminator(self, x: Tensor, fake: Tensor, *conditions: Tensor) -> tuple[Tensor, ...]:
         """Loss with penalties, loss, mean score on real and on generated rows, accuracy, penalty: () each."""
-        refresh(self.d)
+        refresh(self.virtual_d, self.d)
         real, fake = self.packed(x), self.packed(fake)
         if torch.is_grad_enabled() and any(penalty.needs_slope for penalty in self.penalties):
             real = real.detach().requires_grad_()
@@ -63,39 +64,32 @@ class Moves:
             seen = self.loss.score(a_real).mean(), self.loss.score(a_fake).mean()
         return loss + penalty, loss, *seen, right, penalty
 
-    def generator(self, x: Tensor, *conditions: Tensor) -> tuple[Tensor]:
-        """The generator's loss () on fresh noise; x is for its features alone."""
-        refresh(self.g)
-        with torch.no_grad():
-            refresh(self.d)
-        fake = self.packed(self.g(self.g.noise(len(x)), *conditions))
+    def generator(self, fake: Tensor, x: Tensor, *conditions: Tensor) -> tuple[Tensor]:
+        """The generator's loss () of its fakes; of x the features alone. Weights of the discriminator are constants."""
+        refresh(self.virtual_d, self.d)
+        fake = self.packed(fake)
         if self.matching is None:
             return (self.loss.generator(self.d(fake, *conditions)),)
-        with torch.no_grad():
-            features = self.d.features(self.packed(x), *conditions)
-        loss = self.matching(features, self.d.features(fake, *conditions))
+        loss = self.matching(self.d.features(self.packed(x), *conditions), self.d.features(fake, *conditions))
         if self.matching.adversarial:
             loss = loss + self.matching.adversarial * self.loss.generator(self.d(fake, *conditions))
         return (loss,)
 
-    def adopted(self) -> dict[str, nn.Module]:
-        """The moves as modules of the player that learns in each, so that a strategy can wrap them."""
-        return {"d": _Move(self.discriminator, self.d), "g": _Move(self.generator, self.g)}
+    def judging(self) -> nn.Module:
+        """The discriminator's move as a module of it, so that a strategy of several processes can wrap it."""
+        return _Judging(self)
 
 
-class _Move(nn.Module):
-    """A function of a batch with the parameters and buffers that it learns."""
+class _Judging(nn.Module):
+    """The discriminator's move, with the parameters and buffers that it learns."""
 
-    def __init__(self, function: Callable[..., tuple[Tensor, ...]], player: nn.Module):
+    def __init__(self, moves: Moves):
         super().__init__()
-        self.__dict__["function"] = function
-        for name, parameter in player.named_parameters():
-            self.register_parameter(name.replace(".", "/"), parameter)
-        for name, buffer in player.named_buffers():
-            self.register_buffer(name.replace(".", "/"), buffer)
+        self.discriminator = moves.d
+        self.__dict__["moves"] = moves  # no module, so that the generator is not registered
 
     def forward(self, *rows: Tensor) -> tuple[Tensor, ...]:
-        return self.__dict__["function"](*rows)
+        return self.__dict__["moves"].discriminator(*rows)
 
 
 def check_fit(moves: Moves, *batch: Any) -> None:

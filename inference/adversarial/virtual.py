@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from inference.errors import RunError, ShapeError
 
-__all__ = ["VirtualBatchNorm", "refresh", "virtual_batch_norm"]
+__all__ = ["VirtualBatchNorm", "refresh", "virtual_batch_norm", "virtual_layers"]
 
 _PREFIX = "reference_batch_"
 
@@ -91,17 +91,21 @@ def virtual_batch_norm(network: nn.Module, *reference: Tensor) -> nn.Module:
     for i, part in enumerate(reference):
         network.register_buffer(f"{_PREFIX}{i}", part.detach().clone())
     with torch.no_grad():
-        refresh(network)
+        refresh(virtual_layers(network), network)
     return network
 
 
-def refresh(network: nn.Module) -> None:
-    """Send the reference batch through, so that every layer's statistics are those of the present weights.
+def virtual_layers(network: nn.Module) -> list[VirtualBatchNorm]:
+    """The virtual batch norms inside a network."""
+    return [module for module in network.modules() if isinstance(module, VirtualBatchNorm)]
+
+
+def refresh(layers: list[VirtualBatchNorm], network: nn.Module) -> None:
+    """Send the reference batch through, so that the statistics in `layers` are those of the present weights.
 
     Nothing happens to a network without virtual batch norm. Under `torch.no_grad()` the statistics are numbers; else
     they carry their gradient, good for one backward pass.
     """
-    layers = [module for module in network.modules() if isinstance(module, VirtualBatchNorm)]
     if not layers:
         return
     with _as_reference(layers):

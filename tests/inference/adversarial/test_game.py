@@ -31,6 +31,7 @@ from inference import (
     virtual_batch_norm,
 )
 from inference.adversarial.freezing import Freeze
+from inference.adversarial.virtual import refresh, virtual_layers
 from inference.errors import CheckpointError, NonFiniteError, RunError, ShapeError
 from inference.training.fit import linear
 from ppl_models import data
@@ -72,8 +73,8 @@ def test_steps_are_those_of_a_hand_written_loop(smoothing, pack, gamma):
     torch.manual_seed(1)
     for info in infos:
         x = X[:32].reshape(32 // pack, -1).requires_grad_()
-        fake = g2(torch.randn(32, 3)).detach().reshape(32 // pack, -1)
-        a_real, a_fake = d2(x), d2(fake)
+        fake = g2(torch.randn(32, 3)).reshape(32 // pack, -1)
+        a_real, a_fake = d2(x), d2(fake.detach())
         loss = cross_entropy(a_real, torch.full_like(a_real, real_label))
         loss = loss + cross_entropy(a_fake, torch.full_like(a_fake, fake_label))
         slope = torch.autograd.grad(a_real.sum(), x, create_graph=True)[0]
@@ -86,7 +87,7 @@ def test_steps_are_those_of_a_hand_written_loop(smoothing, pack, gamma):
         torch.testing.assert_close(info.d_real, a_real.sigmoid().mean().detach())
         right = ((a_real > 0).float().mean() + (a_fake < 0).float().mean()) / 2
         torch.testing.assert_close(info.accuracy, right)
-        a = d2(g2(torch.randn(32, 3)).reshape(32 // pack, -1))
+        a = d2(fake)
         loss = cross_entropy(a, torch.ones_like(a))
         opt_g.zero_grad()
         loss.backward()
@@ -183,6 +184,29 @@ def test_the_generators_gradient_goes_through_the_discriminator_and_not_into_it(
     assert all(p.grad is not None for p in g.parameters())
 
 
+def test_both_players_are_pulled_towards_their_own_past():
+    g, d = players()
+    adversarial = game(g, d, history=HistoricalAveraging(1000.0))
+    adversarial.init(X)
+    seen = [weights(g, d)]
+    for _ in range(3):
+        adversarial.step(X)
+        pulls = [p.grad for p in (*g.parameters(), *d.parameters())]
+        seen.append(weights(g, d))
+    # before the last step the mean was of the states before it: a pull of 2000 (theta - mean) outweighs the loss
+    for before, *rest, pull in zip(*seen, pulls, strict=True):
+        past = torch.stack([before, *rest[:-2]]).mean(0)
+        assert float(torch.cosine_similarity(pull.flatten(), (rest[-2] - past).flatten(), dim=0)) > 0.9
+    for name, start in (("generator", 0), ("discriminator", len(weights(g)))):
+        means = [torch.stack(each[:-1]).mean(0) for each in zip(*seen, strict=True)]
+        torch.testing.assert_close(adversarial.named_buffers()[f"history.{name}.0"], means[start])
+
+
+def test_data_that_are_not_finite_are_named():
+    with pytest.raises(NonFiniteError, match="the data hold NaN"):
+        game(*players()).step(torch.cat([X, torch.full((1, 2), math.nan)]))
+
+
 def test_several_moves_of_the_discriminator_to_one_of_the_generator():
     g, d = players()
     adversarial = game(g, d, loss=Wasserstein(), penalties=(GradientPenalty(),), d_steps=3)
@@ -201,7 +225,7 @@ def test_feature_matching_takes_the_place_of_the_generators_loss():
     info = adversarial.step(X)
     torch.manual_seed(0)
     matched = fit(adversarial, data.Batches(X, 48), epochs=150, seed=0)
-    assert matched[-1]["g_loss"] < 0.1 * float(info.g_loss)
+    assert matched[-1]["g_loss"] < 0.25 * float(info.g_loss)
     with torch.no_grad():
         far = (d.features(X).mean(0) - d.features(g(g.noise(2000))).mean(0)).square().sum()
     assert float(far) == pytest.approx(matched[-1]["g_loss"], abs=0.05)
@@ -273,10 +297,8 @@ def test_statistics_of_a_checkpoint_are_those_of_its_weights():
         tensors, _ = adversarial.state()
         network.eval()
         before = network(z)
-        from inference.adversarial.virtual import refresh
-
         with torch.no_grad():
-            refresh(network)
+            refresh(virtual_layers(network), network)
         assert torch.equal(before, network(z))
 
 
@@ -385,6 +407,7 @@ def test_two_processes_take_the_steps_of_one_on_the_joint_batch(tmp_path):
     one, history = joint()
     for name, value in one.named_parameters().items():
         torch.testing.assert_close(two[name], value, atol=1e-5, rtol=0)
+    torch.testing.assert_close(two["readings"], torch.tensor(one.state()[1]["readings"]), atol=1e-5, rtol=0)
     torch.testing.assert_close(two["losses"], torch.tensor([row["loss"] for row in history]), atol=1e-5, rtol=0)
 
 
@@ -397,4 +420,5 @@ if __name__ == "__main__":
     played, rows = joint(both)
     if both.is_global_zero:
         found = {name: p.detach() for name, p in played.named_parameters().items()}
-        torch.save(found | {"losses": torch.tensor([row["loss"] for row in rows])}, Path(sys.argv[1]))
+        found |= {"losses": torch.tensor([row["loss"] for row in rows])}
+        torch.save(found | {"readings": torch.tensor(played.state()[1]["readings"])}, Path(sys.argv[1]))

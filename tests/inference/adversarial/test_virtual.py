@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from inference import virtual_batch_norm
-from inference.adversarial.virtual import VirtualBatchNorm, refresh
+from inference.adversarial.virtual import VirtualBatchNorm, refresh, virtual_layers
 from inference.errors import RunError, ShapeError
 
 
@@ -61,7 +61,7 @@ def test_it_survives_saving_and_loading(kind):
     other = virtual_batch_norm(KINDS[kind](seed=5), torch.zeros_like(REFERENCE[kind])).eval()
     other.load_state_dict(net.state_dict())
     assert torch.equal(other(OTHERS[kind]), net(OTHERS[kind]))
-    refresh(other)  # the reference came along
+    refresh(virtual_layers(other), other)  # the reference came along
     assert torch.equal(other(OTHERS[kind]), net(OTHERS[kind]))
 
 
@@ -71,7 +71,7 @@ def test_statistics_follow_the_weights_and_carry_their_gradient():
     weight = net[0].weight
 
     def loss():
-        refresh(net)
+        refresh(virtual_layers(net), net)
         return net(x).square().sum()
 
     (gradient,) = torch.autograd.grad(loss(), weight)
