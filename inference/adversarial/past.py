@@ -41,7 +41,7 @@ class History:
         self.means: list[Tensor] = []
 
     def start(self) -> None:
-        """Take the weights of now as the past."""
+        """Take the weights of now as the first of the past."""
         self.means = [p.detach().clone() for p in self._learnt()]
 
     @torch.no_grad()
@@ -52,7 +52,7 @@ class History:
             if parameter.grad is not None:
                 away = parameter - mean
                 parameter.grad.add_(away, alpha=2 * self.weight)
-                mean.add_(away, alpha=1 / (self.count + 1))
+                mean.add_(away, alpha=1 / self.count)
 
     def _learnt(self) -> list[nn.Parameter]:
         return [p for p in self.player.parameters() if p.requires_grad]

@@ -193,7 +193,7 @@ def test_both_players_are_pulled_towards_their_own_past():
         adversarial.step(X)
         pulls = [p.grad for p in (*g.parameters(), *d.parameters())]
         seen.append(weights(g, d))
-    # before the last step the mean was of the states before it: a pull of 2000 (theta - mean) outweighs the loss
+    # at the last step the mean was of the states before it, and its pull, 2000 (theta - mean), outweighs the loss
     for before, *rest, pull in zip(*seen, pulls, strict=True):
         past = torch.stack([before, *rest[:-2]]).mean(0)
         assert float(torch.cosine_similarity(pull.flatten(), (rest[-2] - past).flatten(), dim=0)) > 0.9

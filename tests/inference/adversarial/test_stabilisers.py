@@ -33,6 +33,8 @@ def test_historical_averaging_adds_the_gradient_of_its_term():
     past = History(net, weight=0.7)
     past.start()
     seen = [[p.detach().clone() for p in net.parameters()]]
+    net(torch.zeros(1, 3, dtype=torch.float64)).sum().backward()
+    past.pull()  # the first state is its own past
     x = torch.randn(5, 3, dtype=torch.float64)
     for _ in range(3):
         with torch.no_grad():
