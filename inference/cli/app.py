@@ -71,6 +71,17 @@ def main() -> None:
     if _debug:
         sys.argv.remove("--debug")
     # each registers its command
-    from inference.cli import compare, data, evaluate, labels, sample, train, train_cvae, train_own, train_ssvae  # noqa: F401
+    from inference.cli import (  # noqa: F401
+        compare,
+        data,
+        evaluate,
+        labels,
+        sample,
+        train,
+        train_cvae,
+        train_gan,
+        train_own,
+        train_ssvae,
+    )  # fmt: skip
 
     app()

@@ -30,7 +30,8 @@ def claimed(out: Path) -> Iterator[None]:
             with suppress(OSError):  # the first error is the one to tell
                 (out / CONFIG).unlink(missing_ok=True)
                 (out / METRICS).unlink(missing_ok=True)
-                shutil.rmtree(out / "tensorboard", ignore_errors=True)
+                for folder in ("tensorboard", "frames"):
+                    shutil.rmtree(out / folder, ignore_errors=True)
                 for folder in made:
                     folder.rmdir()
         raise

@@ -17,7 +17,7 @@ from inference.training.run import CHECKPOINT, METRICS
 from ppl_models import VAE, ConditionalVAE, SemiSupervisedVAE, SigmoidBeliefNetwork, StackedVAE, data
 from ppl_models.data import ImageParts
 
-__all__ = ["Run", "load_model", "open_run", "test_rows"]
+__all__ = ["Run", "installed", "load_model", "open_run", "test_rows"]
 
 
 def _stacked(m1: dict[str, Any], n_classes: int, mean: Any, x_dim: int, image_shape: Any, **m2: Any) -> StackedVAE:
@@ -76,7 +76,7 @@ class Run:
     shift: int | str = 0  # pixels by which each visit moves an image, at most
     m1: str | None = None  # the folder that a stacked model's first part came from
     command: str = field(default_factory=command_line)
-    versions: dict[str, str] = field(default_factory=lambda: _versions())
+    versions: dict[str, str] = field(default_factory=lambda: installed())
 
     def build(self, mean: torch.Tensor | None = None) -> Any:
         """The model, untrained; the seed decides its first weights."""
@@ -145,6 +145,11 @@ def open_run(out: Path) -> Run:
         raise CheckpointError(f"{out} holds no run ({CONFIG} is missing): name a folder that `ppl train` wrote")
     try:
         raw = json.loads(path.read_text())
+        if "game" in raw:
+            raise RunError(
+                f"{out} holds a game ({raw['game']}), which has no bound on log p(x): `ppl evaluate`, `ppl sample` and "
+                "`ppl arithmetic` take it, this command does not"
+            )
         if "own" in raw:
             raise RunError(f"{out} holds a run of {raw['own']}, whose bounds are on its page: name a run of vae or sbn")
         return Run(**{f.name: raw[f.name] for f in fields(Run) if f.name in raw})
@@ -194,6 +199,7 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
         raise CheckpointError(f"{path} is damaged ({error}): `ppl train --resume {out}` writes it anew") from None
 
 
-def _versions() -> dict[str, str]:
+def installed() -> dict[str, str]:
+    """The versions that a run was made with, as config.json holds them."""
     names = ("ppl-models", "torch", "pyro-ppl", "lightning-fabric")
     return {"python": platform.python_version()} | {name: version(name) for name in names}

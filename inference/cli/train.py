@@ -22,6 +22,8 @@ def train(
 ) -> None:
     """Train a model: `ppl train vae --data digits --out runs/a`; go on: `ppl train --resume runs/a`."""
     if resume is not None:
+        from inference.cli.games import is_game, open_game
+        from inference.cli.playing import play
         from inference.cli.running import start
         from inference.cli.runs import open_run
         from inference.cli.stacked import resume_stacked
@@ -31,6 +33,11 @@ def train(
             raise RunError(f"--resume goes on with a run and takes no model: `ppl train --resume {resume}` alone")
         if is_own_run(resume):
             resume_own(resume, epochs)
+            return
+        if is_game(resume):
+            game = open_game(resume)
+            game.epochs = game.epochs if epochs is None else epochs
+            play(game, resume, device=device, resume=True)
             return
         run = open_run(resume)
         run.epochs = run.epochs if epochs is None else epochs

@@ -118,7 +118,9 @@ def curves(
     for words, level in levels.items():
         y = place(x0, level)[1]
         draw.append(f'<path d="M{LEFT} {y}H{WIDTH - RIGHT}" fill="none" stroke="currentColor" stroke-opacity=".6"/>')
-        draw.append(f'<text x="{LEFT + 4}" y="{y - 4}" font-size="11">{html.escape(words)}</text>')
+        draw.append(
+            f'<text x="{LEFT + 4}" y="{y + 13 if y < TOP + 14 else y - 4}" font-size="11">{html.escape(words)}</text>'
+        )
     for i, (label, points) in reversed(list(enumerate(lines.items()))):  # the first is drawn last, on top
         style = f"stroke:var(--line-{i},currentColor)"
         path = "M" + "L".join("{} {}".format(*place(*p)) for p in points)

@@ -15,7 +15,7 @@ from inference.comparison.figures import image_grid, png_bytes
 
 __all__ = ["Frame", "Mixture", "Window", "animation", "grid_png", "mesh", "numbered", "toy_picture", "window_of"]
 
-SIDE = {1: 241, 2: 81}  # points of the mesh along an axis, by the dimensions of the data
+SIDE = {1: 241, 2: 65}  # points of the mesh along an axis, by the dimensions of the data
 DOTS = 2000  # samples that are drawn
 MODEL_BINS = 96
 LIGHT = {"page": "#ffffff", "ink": "#1d2329", "soft": "#59636e", "real": "#1f5fbf", "fake": "#c2570c"}
