@@ -76,7 +76,7 @@ def parzen(samples: Tensor, validation: Tensor, test: Tensor, sigmas: Sequence[f
 
 
 def _log_density(samples: Tensor, x: Tensor, sigmas: Tensor) -> Tensor:
-    """log p(x) under windows on samples (S, D) of rows x (N, D), for each width: (W, N), float64."""
+    """Log density under windows on samples (S, D) of rows x (N, D), for each width: (W, N), float64."""
     samples, parts = samples.double(), []
     constant = math.log(len(samples)) + 0.5 * x.shape[1] * (2 * math.pi * sigmas.square()).log()  # (W,)
     for part in x.split(max(1, _CELLS // len(samples))):

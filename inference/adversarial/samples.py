@@ -44,9 +44,9 @@ class StackedModes(NamedTuple):
 def judge_samples(classifier: Any, samples: Tensor, real_test: Tensor, real_train: Tensor) -> SampleScores:
     """Compare samples (N, D) with real images that the generator has not seen, and these with training images.
 
-    Of each set as many rows are used, the least of the three numbers, for the Frechet distance grows as rows become fewer;
-    they are chosen by a fixed permutation, as data sets may be sorted. The distance is not the FID: its features are
-    those of this classifier [heusel2017].
+    Of each set as many rows are used, the least of the three numbers, for the Frechet distance grows as rows become
+    fewer; they are chosen by a fixed permutation, as data sets may be sorted. The distance is not the FID: its features
+    are those of this classifier [heusel2017].
 
     Raises:
         ShapeError: rows of different lengths, fewer than two of them.

@@ -62,7 +62,8 @@ def test_sums_of_means():
 @pytest.mark.parametrize("n", [1, 3, 12])
 def test_the_variance_of_a_sum_is_three_over_n(n):
     """Three exemplars each give a code as long as a draw of N(0, I), which is why more want rescaling."""
-    squares = torch.stack([arithmetic(*torch.randn(3, n, 50)).square().mean() for _ in range(400)])
+    draws = torch.randn(400, 3, n, 50)
+    squares = torch.stack([arithmetic(plus, minus, to).square().mean() for plus, minus, to in draws])
     assert abs(float(squares.mean()) - 3 / n) < 4 * float(squares.std()) / math.sqrt(400)
 
 
