@@ -5,9 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from inference.adversarial.freezing import FreezeOnAccuracy, FreezeOnLoss, FreezeSchedule
+    from inference.adversarial.frechet import frechet_distance
     from inference.adversarial.game import Adversarial
+    from inference.adversarial.latent import arithmetic, interpolate
     from inference.adversarial.losses import Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
+    from inference.adversarial.neighbours import memorisation, nearest
+    from inference.adversarial.parzen import parzen
     from inference.adversarial.penalties import R1, GradientPenalty
+    from inference.adversarial.samples import judge_samples, stacked_modes
     from inference.adversarial.stabilisers import FeatureMatching, HistoricalAveraging, LabelSmoothing
     from inference.adversarial.virtual import virtual_batch_norm
     from inference.comparison.compare import Comparison, compare
@@ -79,6 +84,7 @@ __all__ = [
     "TraceEnumELBO",
     "Wasserstein",
     "active_units",
+    "arithmetic",
     "bayes",
     "bdmc",
     "calibrate",
@@ -89,13 +95,20 @@ __all__ = [
     "exact_posterior",
     "exact_table",
     "fit",
+    "frechet_distance",
     "importance_weights",
+    "interpolate",
+    "judge_samples",
     "label_posterior",
     "learn",
     "linear",
     "log_marginal",
     "log_weights",
     "mean_field_bound",
+    "memorisation",
+    "nearest",
+    "parzen",
+    "stacked_modes",
     "tune_guide",
     "virtual_batch_norm",
 ]
@@ -103,9 +116,14 @@ __all__ = [
 # The same at run time, each module imported at the first use of its names: `ppl --help` need not wait for torch.
 _MODULES = {
     "adversarial.freezing": ("FreezeOnAccuracy", "FreezeOnLoss", "FreezeSchedule"),
+    "adversarial.frechet": ("frechet_distance",),
     "adversarial.game": ("Adversarial",),
+    "adversarial.latent": ("arithmetic", "interpolate"),
     "adversarial.losses": ("Hinge", "LeastSquares", "Minimax", "NonSaturating", "Wasserstein"),
+    "adversarial.neighbours": ("memorisation", "nearest"),
+    "adversarial.parzen": ("parzen",),
     "adversarial.penalties": ("R1", "GradientPenalty"),
+    "adversarial.samples": ("judge_samples", "stacked_modes"),
     "adversarial.stabilisers": ("FeatureMatching", "HistoricalAveraging", "LabelSmoothing"),
     "adversarial.virtual": ("virtual_batch_norm",),
     "comparison.compare": ("Comparison", "compare"),
