@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from inference.adversarial.freezing import FreezeOnAccuracy, FreezeOnLoss, FreezeSchedule
     from inference.adversarial.frechet import frechet_distance
+    from inference.adversarial.freezing import FreezeOnAccuracy, FreezeOnLoss, FreezeSchedule
     from inference.adversarial.game import Adversarial
     from inference.adversarial.latent import arithmetic, interpolate
     from inference.adversarial.losses import Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
