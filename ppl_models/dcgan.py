@@ -1,12 +1,13 @@
 """Convolutional generator and discriminator by the rules of Radford et al. 2016 (the survey's Section 4).
 
     size   G, from noise to image       D, from image to logit
-    28     7 -> 14 -> 28                28 -> 14 -> 7
+    28     4 -> 7 -> 14 -> 28           28 -> 14 -> 7 -> 4
     32     4 -> 8 -> 16 -> 32           32 -> 16 -> 8 -> 4
     64     4 -> 8 -> 16 -> 32 -> 64     64 -> 32 -> 16 -> 8 -> 4
 
 Strided convolutions and no pooling, no hidden dense layers, batch norm everywhere but at G's output and D's input,
-ReLU and at the end tanh in G, leaky ReLU of slope 0.2 in D, weights from N(0, 0.02^2).
+ReLU and at the end tanh in G, leaky ReLU of slope 0.2 in D, weights from N(0, 0.02^2). Kernels are 4 x 4, and
+3 x 3 between 4 and 7 pixels; with 7 as the coarsest size digits come out worse (docs/dcgan.md).
 """
 
 import torch
@@ -24,7 +25,7 @@ from ppl_models.players import (
 
 __all__ = ["DCGAN28", "DCGAN32", "DCGAN64", "DCGANDiscriminator", "DCGANGenerator"]
 
-_STRIDES = {28: 2, 32: 3, 64: 4}  # times that the size is halved: to 7, 4 and 4 pixels
+_SIZES = {28: (28, 14, 7, 4), 32: (32, 16, 8, 4), 64: (64, 32, 16, 8, 4)}
 
 
 class DCGANGenerator(nn.Module):
@@ -50,16 +51,15 @@ class DCGANGenerator(nn.Module):
         n_classes: int | None = None,
     ):
         super().__init__()
-        strides = _strides(image_shape)
+        sizes = _sizes(image_shape)[::-1]
         check_player({"z_dim": z_dim, "channels": channels}, norm, n_classes=n_classes)
         c, size, _ = image_shape
         self.x_dim, self.z_dim, self.n_classes, self.image_shape = c * size * size, z_dim, n_classes, image_shape
-        widths = [channels * 2**i for i in reversed(range(strides))]
+        widths = [channels * 2**i for i in reversed(range(len(sizes) - 1))]
         layers: list[nn.Module] = [nn.Unflatten(1, (-1, 1, 1))]
-        n_in, first = z_dim + (n_classes or 0), size >> strides
+        n_in = z_dim + (n_classes or 0)
         for i, n_out in enumerate(widths):
-            # the first spreads one pixel over first x first, the others double the size
-            shape = (first, 1, 0) if i == 0 else (4, 2, 1)
+            shape = (sizes[0], 1, 0) if i == 0 else _stride(sizes[i])  # the first spreads one pixel over 4 x 4
             layers += [nn.ConvTranspose2d(n_in, n_out, *shape, bias=norm is None), *_norm(norm, n_out), nn.ReLU()]
             n_in = n_out
         layers += [nn.ConvTranspose2d(n_in, c, 4, 2, 1), nn.Tanh(), nn.Flatten()]
@@ -113,7 +113,7 @@ class DCGANDiscriminator(nn.Module):
         n_classes: int | None = None,
     ):
         super().__init__()
-        strides = _strides(image_shape)
+        sizes = _sizes(image_shape)
         check_player({"channels": channels}, norm, pack, n_classes, minibatch_kernels)
         if spectral_norm and norm:
             raise ValueError("batch norm undoes the bound of spectral_norm=True on the slope: pass norm=None with it")
@@ -122,12 +122,13 @@ class DCGANDiscriminator(nn.Module):
         self.packed_shape = (pack * c, size, size)
         layers: list[nn.Module] = []
         n_in = pack * c + (n_classes or 0)
-        for i in range(strides):
+        for i, finer in enumerate(sizes[:-1]):
             n_out, norm_i = channels * 2**i, norm if i else None  # no norm at the input: it would hide its mean
-            layers += [nn.Conv2d(n_in, n_out, 4, 2, 1, bias=norm_i is None), *_norm(norm_i, n_out), nn.LeakyReLU(0.2)]
+            conv = nn.Conv2d(n_in, n_out, *_stride(finer), bias=norm_i is None)
+            layers += [conv, *_norm(norm_i, n_out), nn.LeakyReLU(0.2)]
             n_in = n_out
         self.net = nn.Sequential(*layers, nn.Flatten())
-        n_features = n_in * (size >> strides) ** 2
+        n_features = n_in * sizes[-1] ** 2
         self.minibatch = MinibatchDiscrimination(n_features, minibatch_kernels) if minibatch_kernels else None
         self.head = nn.Linear(n_features + minibatch_kernels, 1)
         self.net.apply(_initialise)
@@ -175,14 +176,20 @@ def _players(image_shape: tuple[int, int, int], z_dim: int, channels: int) -> tu
     return DCGANGenerator(image_shape, z_dim, channels), DCGANDiscriminator(image_shape, channels)
 
 
-def _strides(image_shape: tuple[int, int, int]) -> int:
+def _sizes(image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Pixels a side of each layer, the image's first."""
     if len(image_shape) != 3 or image_shape[0] < 1 or image_shape[1] != image_shape[2]:
         raise ValueError(f"image_shape is (C, H, W) with H = W, got {tuple(image_shape)}: pass for example (1, 28, 28)")
-    if image_shape[1] not in _STRIDES:
+    if image_shape[1] not in _SIZES:
         raise ValueError(
             f"DCGAN makes images of 28, 32 or 64 pixels a side, got {image_shape[1]}: rescale them to one of these"
         )
-    return _STRIDES[image_shape[1]]
+    return _SIZES[image_shape[1]]
+
+
+def _stride(finer: int) -> tuple[int, int, int]:
+    """Kernel, stride and padding between a size and the half of it: 4 <-> 7 pixels take an odd kernel."""
+    return (3 if finer % 2 else 4), 2, 1
 
 
 def _norm(norm: str | None, channels: int) -> list[nn.Module]:

@@ -23,7 +23,7 @@ def test_shapes(size, colours):
     x = g(g.noise(3))
     assert x.shape == (3, colours * size * size) == (3, g.x_dim) and g.noise(3).shape == (3, g.z_dim)
     assert d(x).shape == (3,) and d.x_dim == g.x_dim
-    last = {28: 4 * 7 * 7, 32: 8 * 4 * 4, 64: 16 * 4 * 4}[size]
+    last = {28: 8 * 4 * 4, 32: 8 * 4 * 4, 64: 16 * 4 * 4}[size]
     assert d.features(x).shape == (3, last) and torch.equal(d(x), d.head(d.features(x)).squeeze(1))
 
 
@@ -69,7 +69,7 @@ def test_a_row_is_judged_by_itself_without_batch_norm(double):
     alone = DCGANDiscriminator((1, 28, 28), channels=2, norm=None, spectral_norm=True).eval()
     torch.testing.assert_close(alone(x)[:2], alone(x[:2]), atol=1e-14, rtol=0)
     around = DCGANDiscriminator((1, 28, 28), channels=2, norm=None, minibatch_kernels=3).eval()
-    assert around.features(x).shape == (4, 4 * 49 + 3)
+    assert around.features(x).shape == (4, 8 * 16 + 3)
     assert (around.features(x)[:2, -3:] - around.features(x[:2])[:, -3:]).abs().min() > 0.1
 
 
