@@ -52,6 +52,11 @@ def test_a_shift_and_a_scale_of_samples():
     assert frechet_distance(x, x) < 1e-10
 
 
+def test_moments_of_float32_features_are_taken_in_float64():
+    a, b = (1000.0 + torch.randn(50, 4) for _ in range(2))
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(a.double(), b.double()), rel=1e-12)
+
+
 @pytest.mark.parametrize("f", [1, 4])
 def test_the_bias_of_small_samples_is_as_documented(f):
     """Two sets of N rows of N(0, s^2 I): E d^2 = s^2 F (F + 5) / 2N, to first order in 1 / N."""
