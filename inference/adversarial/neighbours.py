@@ -55,8 +55,8 @@ def memorisation(samples: Tensor, held_out: Tensor, train: Tensor) -> Memorisati
 
     This is the Mann-Whitney statistic: 1/2 +- se for a generator that draws from the truth, 1 for one that copies, 0
     for one whose samples are far from all data. Blurred samples lie near everything and raise it without being copies,
-    and a copy moved by two pixels is no longer near in pixels [theis2016]: take features too, and look
-    at the neighbours.
+    and a copy moved by two pixels is no longer near in pixels [theis2016]: take features too, and look at
+    the neighbours.
 
     Args:
         samples: (N, D).

@@ -43,6 +43,13 @@ def test_a_straight_line_and_its_ends():
     assert float(path[1].norm()) == pytest.approx(5 / math.sqrt(2))  # what the great circle is for
 
 
+def test_the_ends_are_exact_to_the_last_digit():
+    for _ in range(20):
+        z0, z1 = torch.randn(2, 64)
+        path = interpolate(z0, z1, 5)
+        assert torch.equal(path[0], z0) and torch.equal(path[-1], z1)
+
+
 def test_nearly_equal_codes_stay_finite():
     for nudge in (0.0, 1e-7, 1e-5, 1e-3):
         path = interpolate(Z0, Z0 * (1 + nudge) + nudge, 4)
