@@ -52,6 +52,8 @@ def test_no_labels_no_judge(cache, tmp_path, capsys):
     np.save(tmp_path / "plain.npy", np.random.default_rng(0).random((20, 6, 6)))
     assert judge_for(str(tmp_path / "plain.npy")) is None
     assert "plain.npy has no labels of two classes or more" in capsys.readouterr().err
+    np.savez(tmp_path / "one.npz", x=np.random.default_rng(0).random((20, 6, 6)), y=np.zeros(20, int))
+    assert judge_for(str(tmp_path / "one.npz")) is None
     assert not cache.exists()
 
 
