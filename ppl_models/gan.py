@@ -5,6 +5,7 @@
 Networks only: the game that trains them is `inference.Adversarial`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -23,7 +24,7 @@ from ppl_models.players import (
     with_classes,
 )  # fmt: skip
 
-__all__ = ["Discriminator", "Generator"]
+__all__ = ["Discriminator", "FourierFeatures", "Generator"]
 
 
 class Generator(nn.Module):
@@ -99,6 +100,8 @@ class Discriminator(nn.Module):
         pack: m data beside one another in a row, D = m * x_dim, so that a lack of variety shows [lin2018].
         spectral_norm: divide each weight by its largest singular value [miyato2018].
         minibatch_kernels: closenesses to the rest of the batch [salimans2016], or 0 for none.
+        fourier: scales of random Fourier features beside the input, (1, 2, 4, 8) for data of few dimensions whose
+            detail is much finer than their extent [tancik2020]; pass mean and scale too.
         n_classes: K, for a discriminator of (x, y) with classes y.
         mean: of the data, one value or (x_dim,): the network sees (x - mean) / scale.
         scale: > 0, one value or (x_dim,).
@@ -121,6 +124,7 @@ class Discriminator(nn.Module):
         pack: int = 1,
         spectral_norm: bool = False,
         minibatch_kernels: int = 0,
+        fourier: Sequence[float] = (),
         n_classes: int | None = None,
         mean: Tensor | float | None = None,
         scale: Tensor | float | None = None,
@@ -129,7 +133,9 @@ class Discriminator(nn.Module):
         _check(hidden, activation)
         check_player({"x_dim": x_dim}, None, pack, n_classes, minibatch_kernels)
         self.x_dim, self.n_classes = pack * x_dim, n_classes
-        sizes = (self.x_dim + (n_classes or 0), *hidden)
+        self.fourier = FourierFeatures(self.x_dim, fourier) if fourier else None
+        n_in = self.x_dim if self.fourier is None else self.fourier.n_out
+        sizes = (n_in + (n_classes or 0), *hidden)
         self.net = _layers(sizes, PLAYER_ACTIVATIONS[activation], None)
         self.minibatch = MinibatchDiscrimination(hidden[-1], minibatch_kernels) if minibatch_kernels else None
         self.head = mlp((hidden[-1] + minibatch_kernels, 1))
@@ -142,12 +148,39 @@ class Discriminator(nn.Module):
         check_rows(x, self.x_dim, "this Discriminator")
         if self.mean is not None and self.scale is not None:
             x = (x - self.mean) / self.scale
+        if self.fourier is not None:
+            x = self.fourier(x)
         h = self.net(with_classes(x, y, self.n_classes))
         return h if self.minibatch is None else torch.cat([h, self.minibatch(h)], 1)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits (N,) of rows x (N, D), and classes (N,) where there are some."""
         return self.head(self.features(x, y)).squeeze(1)
+
+
+class FourierFeatures(nn.Module):
+    """Rows beside sines and cosines of random projections of them, x -> (x, sin xB, cos xB) [tancik2020].
+
+    Networks learn slowly what changes fast; with frequencies B ~ N(0, scale^2), 16 for each scale, they need not. The
+    frequencies are drawn once, and are a buffer. Shapes: (N, n_in) -> (N, n_out).
+
+    Raises:
+        ValueError: a scale that is not above 0 and finite.
+    """
+
+    frequencies: Tensor  # (n_in, 16 * len(scales))
+
+    def __init__(self, n_in: int, scales: Sequence[float]):
+        super().__init__()
+        if not all(0 < scale < math.inf for scale in scales):
+            raise ValueError(f"scales of Fourier features are above 0 and finite, got {tuple(scales)}: (1, 2, 4, 8)")
+        self.register_buffer("frequencies", torch.cat([scale * torch.randn(n_in, 16) for scale in scales], 1))
+        self.n_out = n_in + 2 * self.frequencies.shape[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The rows and 2 * 16 values for each scale."""
+        turned = x @ self.frequencies
+        return torch.cat([x, turned.sin(), turned.cos()], 1)
 
 
 def _layers(sizes: Sequence[int], activation: Callable[[], nn.Module], norm: str | None) -> nn.Sequential:

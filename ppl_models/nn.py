@@ -22,6 +22,8 @@ class _OneDNN(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:  # a: (N, I), b: (O, I) -> (N, O)
+        if 0 in b.stride():  # an expanded gradient, in second derivatives: oneDNN would take its plain loop
+            b = b.contiguous()
         ctx.save_for_backward(a, b)
         return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
@@ -38,7 +40,7 @@ class _OneDNN(torch.autograd.Function):
 
 # MKL, torch's own choice for float32 on the CPU, keeps to AVX2 on AMD's processors: half of what they can do
 _ONEDNN = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-_WORTH_IT = 2**21  # multiplications: below, the call costs more than it saves
+_WORTH_IT = 3 * 2**20  # multiplications: below, the call costs more than it saves
 
 
 class Linear(nn.Linear):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ppl_models import Discriminator, Generator
+from ppl_models.gan import FourierFeatures
 
 
 @pytest.mark.parametrize("x_dim", [1, 2, 784])
@@ -111,3 +112,20 @@ def test_spectral_norm_bounds_the_slope():
 def test_what_cannot_be_built_is_a_sentence(make, sentence):
     with pytest.raises(ValueError, match=sentence):
         make()
+
+
+def test_fourier_features_are_sines_and_cosines_of_fixed_frequencies():
+    torch.manual_seed(0)
+    layer = FourierFeatures(3, (1.0, 4.0))
+    x = torch.randn(5, 3)
+    expected = torch.cat([x, (x @ layer.frequencies).sin(), (x @ layer.frequencies).cos()], 1)
+    assert layer.n_out == 3 + 64 and torch.equal(layer(x), expected)
+    spread = [float(part.std()) for part in layer.frequencies.split(16, 1)]
+    assert spread == pytest.approx([1, 4], rel=0.4)
+    d = Discriminator(3, hidden=(8,), fourier=(1.0, 4.0), mean=1.0, scale=2.0)
+    assert d(x).shape == (5,) and "fourier.frequencies" in d.state_dict()
+    again = Discriminator(3, hidden=(8,), fourier=(1.0, 4.0), mean=1.0, scale=2.0)
+    again.load_state_dict(d.state_dict())
+    assert torch.equal(again(x), d(x))
+    with pytest.raises(ValueError, match="above 0"):
+        Discriminator(3, fourier=(1.0, 0.0))
