@@ -72,6 +72,7 @@ def main() -> None:
         sys.argv.remove("--debug")
     # each registers its command
     from inference.cli import (  # noqa: F401
+        arithmetic,
         compare,
         data,
         evaluate,
@@ -80,6 +81,7 @@ def main() -> None:
         train,
         train_cvae,
         train_gan,
+        train_lapgan,
         train_own,
         train_ssvae,
     )  # fmt: skip

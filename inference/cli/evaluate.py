@@ -36,14 +36,22 @@ def evaluate(
     others: Annotated[
         bool, typer.Option("--baselines", help="of a model of labels: other classifiers on the same labels as well")
     ] = False,
+    with_parzen: Annotated[
+        bool, typer.Option("--parzen", help="of a game: the Parzen log-likelihood as well, which cannot rank models")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print evaluation.json instead of the table")] = False,
 ) -> None:
-    """Bound log p(x) on test images by importance sampling, in nats per image; writes DIR/evaluation.json."""
+    """Bound log p(x) on test images by importance sampling, in nats per image; judge a game's samples beside data.
+
+    Writes DIR/evaluation.json.
+    """
     import torch
     from rich.console import Console
     from rich.progress import Progress
 
     from inference.cli.annealed import annealed
+    from inference.cli.game_folder import is_game
+    from inference.cli.judged import evaluate_game
     from inference.cli.labelled import baselines, classification, own_posterior
     from inference.cli.page import write_page
     from inference.cli.paired import paired, save_bounds
@@ -56,7 +64,17 @@ def evaluate(
     from inference.evidence.proposal import tune_guide
     from inference.training.checkpoint import write_text
 
+    if is_game(run_dir):
+        of_bounds = {"k": k is not None, "ais": ais != 0, "dreams": dreams != 0, "against": against is not None,
+                     "baselines": others}  # fmt: skip
+        evaluate_game(
+            run_dir, images=images, seed=seed, device=device, with_parzen=with_parzen, as_json=as_json,
+            refused=of_bounds,
+        )  # fmt: skip
+        return
     run = open_run(run_dir)
+    if with_parzen:
+        raise RunError(f"--parzen goes with games, and this is a run of {run.model}, which has a bound: leave it out")
     ks = sorted(set(integers("k", k or ("1,5,50,5000" if run.labels is None else "1,5,50"))))
     if ks[0] < 1:
         raise RunError(f"k is at least 1, got {ks[0]}: pass for example --k 1,5,50,5000")

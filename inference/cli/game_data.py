@@ -62,7 +62,8 @@ def settle(run: GameRun, found: GameData) -> None:
         assert found.y is not None
         classes = {"n_classes": int(found.y.max()) + 1}
         run.generator |= classes
-        run.discriminator |= classes
+        if run.game != "lapgan":
+            run.discriminator |= classes
     run.image_shape = None if found.image_shape is None else list(found.image_shape)
     if run.game == "gan":
         run.generator |= {"x_dim": found.x.shape[1], "bounded": found.toy is None}
@@ -75,6 +76,7 @@ def settle(run: GameRun, found: GameData) -> None:
         if found.image_shape is None:
             raise RunError(f"`ppl train {run.game}` takes images, and {run.data} holds rows: try `ppl train gan`")
         run.generator |= {"image_shape": list(found.image_shape)}
-        run.discriminator |= {"image_shape": list(found.image_shape), "pack": run.pack}
+        if run.game == "dcgan":
+            run.discriminator |= {"image_shape": list(found.image_shape), "pack": run.pack}
     if run.steps is not None:
         run.epochs = -(-run.steps // (n // run.batch_size))

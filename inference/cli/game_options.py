@@ -75,7 +75,7 @@ def game_run(game: str, given: dict[str, Any], recipe: dict[str, Any]) -> GameRu
     filled["average"] = filled["average"] or None
     filled["smoothing"] = numbers("smoothing", given["smoothing"])
     filled["freeze_at"] = numbers("freeze-at", given["freeze_at"])
-    players = _mlp(filled) if game == "gan" else _convolutions(filled)
+    players = {"gan": _mlp, "dcgan": _convolutions, "lapgan": _pyramid}[game](filled)
     own = {name: filled[name] for name in GameRun.__dataclass_fields__ if name in filled}
     return GameRun(**{**own, "game": game, "generator": players[0], "discriminator": players[1]})
 
@@ -98,6 +98,11 @@ def _convolutions(of: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         {"z_dim": of["z_dim"], "channels": of["channels"], "norm": norm},
         {"channels": of["d_channels"] or of["channels"], "norm": None if bounded else norm, **_steadied(of)},
     )
+
+
+def _pyramid(of: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Arguments of the whole pyramid."""
+    return {name: of[name] for name in ("levels", "z_dim", "channels")}, {}
 
 
 def _steadied(of: dict[str, Any]) -> dict[str, Any]:

@@ -1,30 +1,41 @@
-"""A game on disk: config.json says how to build both players, checkpoint.safetensors holds what they learned."""
+"""Every choice of a game, as config.json holds it, and the players that it describes."""
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from inference.adversarial.virtual import virtual_batch_norm
-from inference.cli.folder import CONFIG, command_line
+from inference.cli.folder import command_line
 from inference.cli.runs import installed
-from inference.errors import CheckpointError
-from inference.training.checkpoint import load, restore
-from inference.training.run import CHECKPOINT
 from ppl_models import Discriminator, Generator
 from ppl_models.dcgan import DCGANDiscriminator, DCGANGenerator
+from ppl_models.lapgan import LAPGAN
 
-__all__ = ["GameRun", "Loaded", "is_game", "load_game", "open_game"]
+__all__ = ["REFERENCE", "GameRun", "Part"]
 
 REFERENCE = 64  # rows of the reference batch of virtual batch norm
 PLAYERS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
     "gan": (Generator, Discriminator),
     "dcgan": (DCGANGenerator, DCGANDiscriminator),
 }
+
+
+class Part(NamedTuple):
+    """One game of two players: the whole run, or a level of its pyramid, trained in a folder of its own."""
+
+    name: str  # of the folder; "" for the run's
+    level: int  # 0 is the finest
+    generator: Any
+    discriminator: Any
+
+    @property
+    def heading(self) -> str:
+        """The level by its size, or nothing."""
+        size = self.name.removeprefix("level")
+        return f"{size} x {size}" if size else ""
 
 
 @dataclass
@@ -42,7 +53,7 @@ class GameRun:
     lr_final: float
     seed: int
     sd: float | None = None  # of a toy's modes
-    points: int = 0  # drawn of a toy to learn from
+    points: int = 100_000  # drawn of a toy to learn from
     image_shape: list[int] | None = None  # (C, H, W) of images
     steps: int | None = None  # that were asked for: epochs are as many as they need
     beta1: float = 0.5
@@ -67,29 +78,45 @@ class GameRun:
     command: str = field(default_factory=command_line)
     versions: dict[str, str] = field(default_factory=installed)
 
-    def build(self, real: Tensor | None = None, y: Tensor | None = None) -> tuple[nn.Module, nn.Module]:
-        """Generator and discriminator, untrained; the seed decides their first weights.
+    def build(self, real: Tensor | None = None, y: Tensor | None = None) -> tuple[Any, list["Part"]]:
+        """The generator of full samples and the parts of the game, in their order, untrained; by the run's seed.
 
         real: rows (N, D) and y (N,) of the data, which virtual batch norm takes its reference from; without, its
         statistics are to be restored.
         """
-        make_g, make_d = PLAYERS[self.game]
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            generator, discriminator = make_g(**self.generator), make_d(**self.discriminator)
+            if self.game == "lapgan":
+                whole: Any = LAPGAN(**self.generator)
+                levels = reversed(range(whole.levels))
+                parts = [Part(f"level{whole.shapes[k][1]}", k, *whole.level(k)) for k in levels]
+            else:
+                make_g, make_d = PLAYERS[self.game]
+                whole = make_g(**self.generator)
+                parts = [Part("", 0, whole, make_d(**self.discriminator))]
             if self.norm == "virtual":
-                self._refer(generator, discriminator, real, y)
-        return generator, discriminator
+                self._refer(whole, parts, real, y)
+        return whole, parts
 
-    def _refer(self, generator: Any, discriminator: Any, real: Tensor | None, y: Tensor | None) -> None:
-        """Make batch norms virtual: noise is the generator's reference, data the discriminator's."""
+    def rows(self, whole: Any, part: "Part", x: Tensor, y: Tensor | None) -> tuple[Tensor, ...]:
+        """What a part learns from: rows (N, D) or a level's band of them, its low-pass images, classes (N,)."""
+        classes = (y,) if self.labels and y is not None else ()
+        if self.game != "lapgan":
+            return (x, *classes)
+        chunks = [whole.rows(few, part.level) for few in x.split(5000)]
+        return (*(torch.cat(column) for column in zip(*chunks, strict=True)), *classes)
+
+    def _refer(self, whole: Any, parts: list["Part"], real: Tensor | None, y: Tensor | None) -> None:
+        """Make batch norms virtual: noise is a generator's reference, data a discriminator's."""
+        size = REFERENCE * self.pack
         if real is None:
-            real, y = torch.zeros(REFERENCE * self.pack, generator.x_dim), torch.zeros(REFERENCE, dtype=torch.int64)
-        chosen = torch.randperm(len(real))[: REFERENCE * self.pack]
-        conditions = () if not self.labels or y is None else (y[chosen],)
-        virtual_batch_norm(generator, generator.noise(REFERENCE), *conditions)
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in discriminator.modules()):
-            virtual_batch_norm(discriminator, real[chosen].reshape(-1, self.pack * real.shape[1]), *conditions)
+            real, y = torch.zeros(size, whole.x_dim), torch.zeros(size, dtype=torch.int64)
+        chosen = torch.randperm(len(real))[:size]
+        for part in parts:
+            x, *given = self.rows(whole, part, real[chosen], None if y is None else y[chosen])
+            virtual_batch_norm(part.generator, part.generator.noise(REFERENCE), *(c[:REFERENCE] for c in given))
+            if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in part.discriminator.modules()):
+                virtual_batch_norm(part.discriminator, x.reshape(REFERENCE, -1), *given)
 
     @property
     def title(self) -> str:
@@ -114,74 +141,3 @@ class GameRun:
             f"weights averaged at {self.average:g}" if self.average else "",
         ]
         return ", ".join(word for word in words if word) or "none"
-
-
-class Loaded(NamedTuple):
-    """What a checkpoint of a game holds."""
-
-    generator: Any  # the one to draw from: of averaged weights, where there are some
-    discriminator: Any
-    notes: dict[str, Any]  # epoch, history, seconds
-    freezes: list[tuple[str, int, int | None]]
-    parameters: int  # of both players
-
-
-def is_game(out: Path) -> bool:
-    """Whether a folder holds a game of `ppl train gan`, `dcgan` or `lapgan`."""
-    try:
-        return (out / CONFIG).is_file() and "game" in json.loads((out / CONFIG).read_text())
-    except (ValueError, TypeError):
-        return False
-
-
-def open_game(out: Path) -> GameRun:
-    """The game in a folder that `is_game`."""
-    path = out / CONFIG
-    try:
-        raw = json.loads(path.read_text())
-        run = GameRun(**{f.name: raw[f.name] for f in fields(GameRun) if f.name in raw})
-        run.build()
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} describes no game ({error}): restore it, or train anew") from None
-    return run
-
-
-def load_game(out: Path, run: GameRun) -> Loaded:
-    """The trained players of a game."""
-    tensors, meta = load(out / CHECKPOINT)
-    generator, discriminator = run.build()
-    best = "averaged" if any(name.startswith("parameter.averaged.") for name in tensors) else "generator"
-    for name, player in ((best, generator), ("discriminator", discriminator)):
-        restore(_Player(player), _of(name, tensors))
-        player.eval()
-    try:
-        freezes = [tuple(each) for each in meta["stepper"]["freezes"]]
-        notes = meta["run"]
-    except KeyError as error:
-        raise CheckpointError(f"{out / CHECKPOINT} is not of a game ({error} is missing): train anew") from None
-    size = sum(p.numel() for player in (generator, discriminator) for p in player.parameters())
-    return Loaded(generator, discriminator, notes, freezes, size)
-
-
-def _of(player: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters and buffers of one player, by their own names."""
-    kinds = {f"{kind}.{player}.": kind for kind in ("parameter", "buffer")}
-    return {
-        f"{kind}.{name.removeprefix(prefix)}": value
-        for name, value in tensors.items()
-        for prefix, kind in kinds.items()
-        if name.startswith(prefix)
-    }
-
-
-class _Player:
-    """A module as `restore` takes it."""
-
-    def __init__(self, module: nn.Module):
-        self.module = module
-
-    def named_parameters(self) -> dict[str, Tensor]:
-        return dict(self.module.named_parameters())
-
-    def named_buffers(self) -> dict[str, Tensor]:
-        return dict(self.module.named_buffers())

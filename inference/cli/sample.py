@@ -7,7 +7,7 @@ import typer
 
 from inference.cli.app import app, guarded
 
-__all__ = ["sample"]
+__all__ = ["check_png", "sample"]
 
 
 @app.command()
@@ -19,20 +19,23 @@ def sample(
     seed: Annotated[int, typer.Option(help="of the draws")] = 0,
 ) -> None:
     """Draw z from the prior and save the mean images as a grid; of a conditional model, test images completed;
-    of a model of labels, each class in -n styles.
+    of a model of labels, each class in -n styles; of a game its samples, points over the density they are to have.
     """
     from inference.cli.completions import completed
+    from inference.cli.game_folder import is_game
+    from inference.cli.game_page import game_samples
     from inference.cli.label_pictures import by_class
     from inference.cli.page import grid
     from inference.cli.runs import load_model, open_run
-    from inference.comparison.figures import save_png
-    from inference.errors import RunError
+    from inference.comparison.figures import save_png, write_atomic
 
-    if n < 1:
-        raise RunError(f"the number of images is at least 1, got {n}: pass -n 64")
-    if out.suffix.lower() != ".png":
-        remedy = out.with_suffix(".png") if out.name else out / "samples.png"
-        raise RunError(f"--out names a PNG file, got {out}: pass --out {remedy}")
+    check_png(out, n)
+    if is_game(run_dir):
+        png = game_samples(run_dir, n, seed)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, png)
+        typer.echo(str(out))
+        return
     run = open_run(run_dir)
     pair, _ = load_model(run_dir, run)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -42,3 +45,14 @@ def sample(
         x = pair.owner.generate(n, seed) if run.parts is None else completed(pair.owner, run, n, seed)
         save_png(grid(x, run, columns=max(1, round(n**0.5))), out)
     typer.echo(str(out))
+
+
+def check_png(out: Path, n: int) -> None:
+    """Refuse a file that is no PNG, and no images at all."""
+    from inference.errors import RunError
+
+    if n < 1:
+        raise RunError(f"the number of images is at least 1, got {n}: pass -n 64")
+    if out.suffix.lower() != ".png":
+        remedy = out.with_suffix(".png") if out.name else out / "samples.png"
+        raise RunError(f"--out names a PNG file, got {out}: pass --out {remedy}")

@@ -15,8 +15,9 @@ from inference.adversarial.virtual import refresh, virtual_layers
 from inference.cli.game_words import LOSSES
 from inference.comparison.figures import image_grid, png_bytes, write_atomic
 from inference.comparison.game_pictures import Frame, Window, mesh, window_of
+from ppl_models.pyramid import upsampled
 
-__all__ = ["FRAMES", "Snapshots", "conditions_of", "drawable", "frames", "points_frame", "read_frame"]
+__all__ = ["FRAMES", "Snapshots", "conditions_of", "drawable", "frames_in", "points_frame", "read_frame"]
 
 FRAMES = "frames"
 MOST = 12  # snapshots of a run
@@ -27,8 +28,8 @@ PARTNERS = 4  # packs of real and of generated rows beside which D judges a row,
 class Snapshots:
     """The callback of `fit`: a frame at epochs that grow in proportion."""
 
-    def __init__(self, out: Path, run: Any, found: Any, game: Any):
-        self.out, self.run, self.found, self.game = out, run, found, game
+    def __init__(self, out: Path, run: Any, found: Any, whole: Any, part: Any, game: Any):
+        self.out, self.run, self.found, self.whole, self.part, self.game = out, run, found, whole, part, game
         self.at = {round(epoch) for epoch in np.geomspace(1, run.epochs, MOST)}
 
     def __call__(self, row: dict[str, Any]) -> None:
@@ -43,8 +44,8 @@ class Snapshots:
             refresh(virtual_layers(generator), generator)
         buffer = io.BytesIO()
         if run.image_shape is not None:
-            x = generator.generate(IMAGES, run.seed, *conditions_of(run, IMAGES))
-            buffer.write(png_bytes(image_grid(x.cpu().reshape(-1, *run.image_shape), columns=6)))
+            x, shape = images_at(run, self.whole, self.part, generator)
+            buffer.write(png_bytes(image_grid(x.cpu().reshape(-1, *shape), columns=6)))
         elif drawable(self.found):
             frame = points_frame(run, self.found, generator, self.game.discriminator)
             arrays = {name: value for name, value in frame._asdict().items() if value is not None}
@@ -56,7 +57,24 @@ class Snapshots:
         write_atomic(self.out / FRAMES / f"step-{step:08d}.{kind}", buffer.getvalue())
 
 
-def frames(out: Path) -> list[tuple[int, Path]]:
+def images_at(run: Any, whole: Any, part: Any, generator: Any) -> tuple[Tensor, tuple[int, int, int]]:
+    """Samples of a part and their shape; of a pyramid, by `generator` on top of the coarser, trained levels."""
+    classes = conditions_of(run, IMAGES)
+    if run.game != "lapgan":
+        return generator.generate(IMAGES, run.seed, *classes), run.image_shape
+    x = None
+    for k in reversed(range(part.level, whole.levels)):
+        g = generator if k == part.level else whole.level(k).generator
+        if x is None:
+            x = g.generate(IMAGES, run.seed, *classes)
+        else:
+            low = upsampled(x, whole.shapes[k + 1])
+            x = (low + g.generate(IMAGES, run.seed + k, low, *classes)).clamp(0.0, 1.0)
+    assert x is not None
+    return x, whole.shapes[part.level]
+
+
+def frames_in(out: Path) -> list[tuple[int, Path]]:
     """The frames of a run, (step, file) in order."""
     found = sorted((out / FRAMES).glob("step-*.*"))
     return [(int(path.stem.removeprefix("step-")), path) for path in found]

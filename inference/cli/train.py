@@ -22,7 +22,7 @@ def train(
 ) -> None:
     """Train a model: `ppl train vae --data digits --out runs/a`; go on: `ppl train --resume runs/a`."""
     if resume is not None:
-        from inference.cli.games import is_game, open_game
+        from inference.cli.game_folder import is_game, open_game
         from inference.cli.playing import play
         from inference.cli.running import start
         from inference.cli.runs import open_run

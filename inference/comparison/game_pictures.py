@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from inference.comparison.figures import image_grid, png_bytes
+from inference.comparison.figures import image_grid
 
-__all__ = ["Frame", "Mixture", "Window", "animation", "grid_png", "mesh", "numbered", "toy_picture", "window_of"]
+__all__ = ["Frame", "Mixture", "Window", "animation", "mesh", "numbered", "toy_picture", "window_of"]
 
 SIDE = {1: 241, 2: 65}  # points of the mesh along an axis, by the dimensions of the data
 DOTS = 2000  # samples that are drawn
@@ -185,20 +185,18 @@ def numbered(x: Any, columns: int) -> np.ndarray:
 
 
 def animation(pictures: Sequence[tuple[str, bytes]]) -> bytes:
-    """A GIF of PNG files of one size, each with its words above; half a second each, the last for two."""
-    font, frames = ImageFont.load_default(14), []
-    for words, png in pictures:
+    """A GIF of PNG files, each with its words above, small ones enlarged; half a second each, the last for two."""
+    font, frames, opened = ImageFont.load_default(14), [], []
+    for _, png in pictures:
         with Image.open(io.BytesIO(png)) as picture:
-            frame = Image.new("RGB", (picture.width, picture.height + 22), "white")
-            frame.paste(picture.convert("RGB"), (0, 22))
+            opened.append(picture.convert("RGB"))
+    size = max((picture.size for picture in opened), key=lambda size: size[0] * size[1])
+    for (words, _), picture in zip(pictures, opened, strict=True):
+        frame = Image.new("RGB", (size[0], size[1] + 22), "white")
+        frame.paste(picture.resize(size, Image.Resampling.NEAREST), (0, 22))
         ImageDraw.Draw(frame).text((4, 3), words, font=font, fill="black")
         frames.append(frame.quantize(128))
     buffer = io.BytesIO()
     times = [500] * (len(frames) - 1) + [2000]
     frames[0].save(buffer, format="GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
     return buffer.getvalue()
-
-
-def grid_png(x: Any, columns: int) -> bytes:
-    """Images (N, C, H, W) as the PNG file of their grid."""
-    return png_bytes(image_grid(x, columns))
