@@ -7,7 +7,9 @@ from ppl_models.classifier import ImageClassifier
 from ppl_models.cvae import ConditionalVAE
 from ppl_models.dcgan import DCGAN28, DCGAN32, DCGAN64, DCGANDiscriminator, DCGANGenerator
 from ppl_models.gan import Discriminator, Generator
+from ppl_models.lapgan import LAPGAN
 from ppl_models.players import MinibatchDiscrimination
+from ppl_models.pyramid import collapse, laplacian_pyramid
 from ppl_models.sbn import SigmoidBeliefNetwork
 from ppl_models.ssvae import SemiSupervisedVAE, StackedVAE
 from ppl_models.vae import VAE
@@ -24,11 +26,14 @@ __all__ = [
     "DCGANGenerator",
     "Discriminator",
     "Generator",
+    "LAPGAN",
     "ImageClassifier",
     "MinibatchDiscrimination",
     "SemiSupervisedVAE",
     "SigmoidBeliefNetwork",
     "StackedVAE",
     "classic",
+    "collapse",
     "data",
+    "laplacian_pyramid",
 ]
