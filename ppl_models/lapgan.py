@@ -92,8 +92,8 @@ class CoarseGenerator(nn.Module):
 class LevelDiscriminator(nn.Module):
     """D_k: logits (N,) of bands h given low-pass images l, from h + l and l beside one another; or of images alone.
 
-    Strided convolutions to at most 4 pixels a side, without batch norm: a row is judged by itself. Its features are
-    the last convolution's activations, flat.
+    Strided convolutions to at most 4 pixels a side and one more there, without batch norm: a row is judged by itself.
+    Its features are the last convolution's activations, flat.
 
     Args:
         image_shape: (C, H, W).
@@ -111,8 +111,9 @@ class LevelDiscriminator(nn.Module):
         while max(h, w) > 4:
             layers += [nn.Conv2d(n_in, n_out, 4, 2, 1), nn.LeakyReLU(0.2)]
             h, w, n_in, n_out = h // 2, w // 2, n_out, 2 * n_out
+        layers += [nn.Conv2d(n_in, n_out, 3, 1, 1), nn.LeakyReLU(0.2)]
         self.net = nn.Sequential(*layers, nn.Flatten())
-        self.head = nn.Linear(n_in * h * w, 1)
+        self.head = nn.Linear(n_out * h * w, 1)
 
     def features(self, x: Tensor, *given: Tensor) -> Tensor:
         """Activations (N, F) of bands x given l, or l and y; or of images x, given none, or y."""
