@@ -66,12 +66,12 @@ def test_classes_that_do_not_fit_are_a_sentence(y, n_classes, sentence):
 
 @pytest.mark.parametrize("n", [3, 1203])  # the second in three chunks
 def test_samples_are_those_of_eval_mode_and_leave_rng_and_modes(n):
-    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1))
+    network = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 1), nn.BatchNorm1d(1))
     network[1].eval()  # a mode of its own
     state, before = torch.get_rng_state(), [p.clone() for p in network.state_dict().values()]
     x = generate(network, lambda n: draw_noise(network, n, 2), n, 5, ())
     assert torch.equal(torch.get_rng_state(), state) and not x.requires_grad
-    assert network.training and not network[1].training and network[2].training
+    assert network.training and not network[1].training and network[3].training
     assert all(torch.equal(a, b) for a, b in zip(before, network.state_dict().values(), strict=True))
     torch.manual_seed(5)
     torch.testing.assert_close(x, network.eval()(torch.randn(n, 2)).detach())
