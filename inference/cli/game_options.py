@@ -1,21 +1,22 @@
 """The options that the commands of games share, each written once; None stands for the recipe of the data at hand."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Option
 
-from inference.cli.game_words import numbers
-from inference.cli.games import GameRun
-from inference.cli.running import integers
+if TYPE_CHECKING:
+    from inference.cli.games import GameRun
 
 __all__ = [
     "Average", "BatchSize", "Beta1", "Beta2", "DSteps", "Epochs", "FeatureMatching", "Freeze", "FreezeAt",
-    "GradientPenalty", "HistoricalAveraging", "Labels", "Loss", "Lr", "LrFinal", "MinibatchDiscrimination", "Norm",
-    "Pack", "R1", "Smoothing", "SpectralNorm", "Steps", "game_run",
+    "GradientPenalty", "HistoricalAveraging", "Labels", "Loss", "Lr", "LrFinal", "LrG", "MinibatchDiscrimination",
+    "Norm", "Pack", "R1", "Smoothing", "SpectralNorm", "Steps", "game_run",
 ]  # fmt: skip
 
 Loss = Annotated[str | None, Option(help="nonsaturating, minimax, least-squares, wasserstein or hinge")]
-R1 = Annotated[float | None, Option(help="weight of the slope of D at data, 0 for none")]
+R1 = Annotated[
+    float | None, Option(help="weight of the slope of D at data, of toys in units of their scale; 0 for none")
+]
 GradientPenalty = Annotated[
     float | None, Option(help="weight of (slope of D - 1)^2 between data and samples; 10 with wasserstein, else 0")
 ]
@@ -42,6 +43,7 @@ Average = Annotated[
 Beta1 = Annotated[float | None, Option(help="Adam's first moment's decay")]
 Beta2 = Annotated[float | None, Option(help="Adam's second moment's decay")]
 Lr = Annotated[float | None, Option(help="Adam's learning rate at the start, of both players")]
+LrG = Annotated[float | None, Option(help="of the generator, where it is another one; it falls in proportion")]
 LrFinal = Annotated[float | None, Option(help="and at the end; it falls on a straight line")]
 BatchSize = Annotated[int | None, Option(help="rows in a step")]
 Epochs = Annotated[int | None, Option(help="passes over the data")]
@@ -51,12 +53,14 @@ Labels = Annotated[bool, Option("--labels", help="both players see the class: sa
 PLAIN: dict[str, Any] = {
     "loss": "nonsaturating", "r1": 0.0, "gradient_penalty": 0.0, "pack": 1, "d_steps": 1, "norm": "none",
     "average": None, "beta1": 0.5, "beta2": 0.999, "lr": 2e-4, "lr_final": 2e-4, "batch_size": 100, "epochs": 20,
-    "z_dim": 100,
+    "z_dim": 100, "fourier": "none", "g_activation": "relu",
 }  # fmt: skip
 
 
-def game_run(game: str, given: dict[str, Any], recipe: dict[str, Any]) -> GameRun:
+def game_run(game: str, given: dict[str, Any], recipe: dict[str, Any]) -> "GameRun":
     """A game of the options given by name; None is filled in from the recipe, and from the plainest game after that."""
+    from inference.cli.game_words import numbers
+    from inference.cli.games import GameRun
     from inference.errors import RunError
 
     if given["steps"] is not None and given["epochs"] is not None:
@@ -71,6 +75,7 @@ def game_run(game: str, given: dict[str, Any], recipe: dict[str, Any]) -> GameRu
         usual["pack"] = 1
     if given["lr"] is not None:  # falls in the recipe's proportion
         usual["lr_final"] *= given["lr"] / usual["lr"]
+        usual.pop("lr_g", None)
     filled = usual | chosen
     filled["average"] = filled["average"] or None
     filled["smoothing"] = numbers("smoothing", given["smoothing"])
@@ -82,11 +87,14 @@ def game_run(game: str, given: dict[str, Any], recipe: dict[str, Any]) -> GameRu
 
 def _mlp(of: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Arguments of the fully connected players."""
+    from inference.cli.running import integers
+
     hidden = {name: integers(name.replace("_", "-"), of[name]) for name in ("g_hidden", "d_hidden")}
+    fourier = [] if of["fourier"] == "none" else integers("fourier", of["fourier"])
     norm = {"none": None}.get(of["norm"], "batch")
     return (
-        {"z_dim": of["z_dim"], "hidden": hidden["g_hidden"], "norm": norm},
-        {"hidden": hidden["d_hidden"], **_steadied(of)},
+        {"z_dim": of["z_dim"], "hidden": hidden["g_hidden"], "activation": of["g_activation"], "norm": norm},
+        {"hidden": hidden["d_hidden"], "fourier": fourier, **_steadied(of)},
     )
 
 

@@ -31,6 +31,8 @@ def check(run: GameRun) -> None:
         ("r1", "gradient_penalty", "feature_matching", "historical_averaging", "checkpoint_minutes"), 0
     )
     check_numbers(run, least)
+    if run.lr_g is not None and not 0 < run.lr_g < float("inf"):
+        raise RunError(f"learning rates are above 0, got --lr-g {run.lr_g}")
     if not (0 <= run.beta1 < 1 and 0 <= run.beta2 < 1):
         raise RunError(f"Adam's betas are at least 0 and below 1, got --beta1 {run.beta1} --beta2 {run.beta2}")
     if run.labels and run.pack > 1:

@@ -56,6 +56,7 @@ class GameRun:
     points: int = 100_000  # drawn of a toy to learn from
     image_shape: list[int] | None = None  # (C, H, W) of images
     steps: int | None = None  # that were asked for: epochs are as many as they need
+    lr_g: float | None = None  # of the generator, where it is another one
     beta1: float = 0.5
     beta2: float = 0.999
     r1: float = 0.0

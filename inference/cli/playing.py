@@ -85,14 +85,15 @@ def make_game(run: GameRun, part: Part) -> Adversarial:
     """The game between the players of a part."""
     generator, discriminator = part.generator, part.discriminator
     loss, smoothing = loss_of(run)
+    scale = run.discriminator.get("scale", 1.0)  # a toy's: it makes the slope one of data of unit size
 
-    def adam(player: Any) -> torch.optim.Optimizer:
-        return torch.optim.Adam(player.parameters(), run.lr, betas=(run.beta1, run.beta2), fused=True)
+    def adam(player: Any, lr: float) -> torch.optim.Optimizer:
+        return torch.optim.Adam(player.parameters(), lr, betas=(run.beta1, run.beta2), fused=True)
 
     return Adversarial(
-        generator, discriminator, adam(generator), adam(discriminator), loss,
+        generator, discriminator, adam(generator, run.lr_g or run.lr), adam(discriminator, run.lr), loss,
         penalties=[
-            *([R1(run.r1)] if run.r1 else []),
+            *([R1(run.r1 * scale**2)] if run.r1 else []),
             *([GradientPenalty(run.gradient_penalty)] if run.gradient_penalty else []),
         ],
         smoothing=smoothing,

@@ -14,17 +14,18 @@ ZDim = Annotated[int | None, typer.Option(help="dimensions of the noise")]
 
 # of points of known density: docs/ring.md
 TOY: dict[str, Any] = {
-    "pack": 2, "r1": 0.1, "z_dim": 16, "g_hidden": "128,128", "d_hidden": "128,128", "batch_size": 256, "lr": 1e-3,
-    "lr_final": 1e-5, "steps": 6000, "average": 0.999,
+    "pack": 2, "r1": 0.1, "z_dim": 8, "g_hidden": "128,128,128,128", "g_activation": "tanh", "d_hidden": "128,128",
+    "fourier": "1,2,4,8", "batch_size": 256, "lr": 2e-3, "lr_g": 3e-3, "lr_final": 2e-6, "beta2": 0.99, "steps": 6000,
+    "average": 0.999,
 }  # fmt: skip
 # of images and other rows
 ROWS: dict[str, Any] = {
-    "z_dim": 100, "g_hidden": "256,512", "d_hidden": "512,256", "batch_size": 100, "lr": 2e-4, "lr_final": 2e-5,
-    "epochs": 50, "norm": "batch",
+    "g_hidden": "256,512", "d_hidden": "512,256", "lr_final": 2e-6, "epochs": 50, "norm": "batch", "average": 0.999,
 }  # fmt: skip
 # of images by convolutions: docs/gan.md
 CONVOLUTIONS: dict[str, Any] = {
-    "z_dim": 100, "channels": 64, "batch_size": 100, "lr": 2e-4, "lr_final": 2e-5, "epochs": 10, "norm": "batch",
+    "z_dim": 64, "channels": 32, "batch_size": 64, "lr": 2e-3, "lr_final": 1e-5, "epochs": 26, "average": 0.999,
+    "norm": "batch",
 }  # fmt: skip
 
 
@@ -55,10 +56,15 @@ def gan(
     z_dim: ZDim = None,
     g_hidden: Annotated[str | None, typer.Option(help="units of the generator's hidden layers")] = None,
     d_hidden: Annotated[str | None, typer.Option(help="units of the discriminator's hidden layers")] = None,
+    fourier: Annotated[
+        str | None, typer.Option(help="frequencies of sines of the data that the discriminator sees, or none")
+    ] = None,
+    g_activation: Annotated[str | None, typer.Option(help="relu, leaky_relu, tanh, ... of the generator")] = None,
     epochs: g.Epochs = None,
     steps: g.Steps = None,
     batch_size: g.BatchSize = None,
     lr: g.Lr = None,
+    lr_g: g.LrG = None,
     lr_final: g.LrFinal = None,
     beta1: g.Beta1 = None,
     beta2: g.Beta2 = None,
@@ -108,6 +114,7 @@ def dcgan(
     steps: g.Steps = None,
     batch_size: g.BatchSize = None,
     lr: g.Lr = None,
+    lr_g: g.LrG = None,
     lr_final: g.LrFinal = None,
     beta1: g.Beta1 = None,
     beta2: g.Beta2 = None,

@@ -12,8 +12,8 @@ __all__ = ["lapgan"]
 
 # docs/lapgan.md
 PYRAMID: dict[str, Any] = {
-    "z_dim": 100, "channels": 16, "levels": 3, "batch_size": 64, "lr": 2e-4, "lr_final": 2e-5, "epochs": 10,
-    "norm": "batch",
+    "z_dim": 100, "channels": 16, "levels": 3, "batch_size": 64, "lr": 1e-3, "lr_final": 1e-5, "epochs": 28,
+    "average": 0.999, "norm": "batch",
 }  # fmt: skip
 
 
@@ -43,6 +43,7 @@ def lapgan(
     steps: Annotated[int | None, typer.Option(help="in their place steps of each level")] = None,
     batch_size: g.BatchSize = None,
     lr: g.Lr = None,
+    lr_g: g.LrG = None,
     lr_final: g.LrFinal = None,
     beta1: g.Beta1 = None,
     beta2: g.Beta2 = None,
