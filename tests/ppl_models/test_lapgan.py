@@ -1,5 +1,7 @@
 """ppl_models.pyramid and ppl_models.lapgan: exact inverse, linearity, players of each level, coarse to fine."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -125,6 +127,9 @@ def test_the_rows_of_the_levels_are_the_pyramid(double):
 
 def test_samples_are_the_players_chained_by_the_pyramid(double):
     lapgan = LAPGAN((1, 16, 16), levels=3, z_dim=7, channels=2).eval()
+    for k in range(2):  # bands that would leave the unit interval
+        generator: Any = lapgan.level(k).generator
+        generator.net[-3].weight.data.mul_(100.0)
     z = lapgan.noise(4)
     z0, z1, z2 = z[:, :256], z[:, 256:320], z[:, 320:]
     x = lapgan.level(2).generator(z2)
@@ -133,6 +138,7 @@ def test_samples_are_the_players_chained_by_the_pyramid(double):
     low = upsampled(x.clamp(0, 1), (1, 8, 8))
     x = (low + lapgan.level(0).generator(z0, low)).clamp(0, 1)
     torch.testing.assert_close(lapgan(z), x)
+    assert (x == 0).any() and (x == 1).any()
     z[:, :256] = 0.0  # the finest noise moves the finest band only
     moved = (lapgan(z) - x).abs()
     assert moved.max() > 1e-4 and z0.shape[1] + z1.shape[1] + z2.shape[1] == lapgan.z_dim
