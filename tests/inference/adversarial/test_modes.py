@@ -37,6 +37,7 @@ def test_one_mode_alone():
     found = mode_coverage(Mixture(toy.means[3:4], toy.sd).sample(1000), toy.means, toy.sd)
     assert found.modes == 1
     assert found.reverse_kl == pytest.approx(math.log(8), abs=1e-6)
+    assert len(found.counts) == 8
     assert found.counts.nonzero().flatten().tolist() == [3]
 
 
