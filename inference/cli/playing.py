@@ -50,11 +50,13 @@ def play(
         for part, game in zip(parts, games, strict=True):
             _play(run, out, whole, part, game, found, fabric)
     if fabric.is_global_zero:
+        result = None
         if found.toy is not None:
             result = judge(run, whole, found, run.seed)
             save_judgement(out, result)
-            typer.echo("\n".join([result["headline"], *result["warnings"]]))
         page = write_game_page(out, device=str(fabric.device))
+        if result:
+            typer.echo("\n".join([result["headline"], *result["warnings"]]))
         typer.echo(f"{out / CONFIG}: the run\n{page}: the report")
 
 

@@ -89,7 +89,7 @@ def points_frame(run: Any, found: Any, generator: Any, discriminator: Any) -> Fr
 def read_frame(path: Path) -> Frame:
     """The points of a frame; raises ValueError where the file is damaged."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             return Frame(arrays["samples"], arrays["decision"] if "decision" in arrays.files else None)
     except Exception as error:  # numpy and zipfile each raise their own
         raise ValueError(f"{path} is damaged ({error}): delete it") from None
