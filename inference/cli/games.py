@@ -53,7 +53,7 @@ class GameRun:
     lr_final: float
     seed: int
     sd: float | None = None  # of a toy's modes
-    points: int = 100_000  # drawn of a toy to learn from
+    points: int = 102_400  # drawn of a toy to learn from
     image_shape: list[int] | None = None  # (C, H, W) of images
     steps: int | None = None  # that were asked for: epochs are as many as they need
     lr_g: float | None = None  # of the generator, where it is another one

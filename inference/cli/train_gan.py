@@ -27,6 +27,7 @@ CONVOLUTIONS: dict[str, Any] = {
     "z_dim": 64, "channels": 32, "batch_size": 64, "lr": 2e-3, "lr_final": 1e-5, "epochs": 26, "average": 0.999,
     "norm": "batch",
 }  # fmt: skip
+STACKED = CONVOLUTIONS | {"channels": 24, "pack": 2, "epochs": 28}  # of a thousand modes
 
 
 @train_app.command()
@@ -37,7 +38,7 @@ def gan(
     ],
     out: o.Out,
     sd: Annotated[float | None, typer.Option(help="of a toy: standard deviation of its modes")] = None,
-    points: Annotated[int, typer.Option(help="of a toy: points to learn from")] = 100_000,
+    points: Annotated[int, typer.Option(help="of a toy: points to learn from")] = 102_400,
     labels: g.Labels = False,
     loss: g.Loss = None,
     r1: g.R1 = None,
@@ -132,5 +133,5 @@ def dcgan(
     given = locals()  # every option by its name
     from inference.cli.playing import play
 
-    run = g.game_run("dcgan", given, CONVOLUTIONS)
+    run = g.game_run("dcgan", given, STACKED if data == "stacked_mnist" else CONVOLUTIONS)
     play(run, out, device=device, devices=devices, strategy=strategy)
