@@ -79,7 +79,7 @@ def write_game(
         .get_template("game.html")
         .render(
             title=title,
-            headline=" ".join([*_headline(levels, rest), *([evaluation["headline"]] if evaluation else [])]),
+            headline=_unbroken([*_headline(levels, rest), *([evaluation["headline"]] if evaluation else [])]),
             summary={key: value for key, value in summary.items() if value is not None},
             levels=[
                 (level.heading, _charts(level, rest), _frozen(level), [_shown(each) for each in level.frames])
@@ -114,6 +114,11 @@ def _headline(levels: Sequence[Level], rest: Equilibrium) -> list[str]:
         f"its loss is {_signed(last['d_loss'])}{f' ({level} at equilibrium)' if level else ''}."
     )
     return words
+
+
+def _unbroken(sentences: Sequence[str]) -> str:
+    """Sentences in a line that does not break between a number and its per cent."""
+    return " ".join(sentences).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _level(rest: Equilibrium) -> str:
