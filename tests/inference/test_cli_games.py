@@ -143,7 +143,7 @@ def test_steps_are_whole_epochs(ppl):  # noqa: F811
         "--data line --loss wasserstein --pack 1 --minibatch-discrimination 2 --sd 0.5",
         "--data grid --loss least-squares --smoothing 0.9,0.1 --freeze loss --freeze-at 0.1,0.2,0.05,0.1",
         "--loss hinge --spectral-norm --fourier none --historical-averaging 0.1 --d-steps 2",
-        "--loss minimax --feature-matching 1 --norm virtual --average 0 --lr 1e-3 --tensorboard",
+        "--loss minimax --feature-matching 1 --norm virtual --average 0 --lr 1e-3",
     ],
 )
 def test_the_other_options(ppl, more):  # noqa: F811
