@@ -80,7 +80,7 @@ ROWS = {
     "minimax": Setting(loss=Minimax()),
     "least squares": Setting(loss=LeastSquares()),
     "hinge": Setting(loss=Hinge()),
-    "Wasserstein, gradient penalty": Setting((("penalties", (GradientPenalty(),)),), loss=Wasserstein()),
+    "Wasserstein, gradient penalty": Setting((("penalties", (GradientPenalty(),)), ("d_steps", 5)), loss=Wasserstein()),
     "recommended": BEST,
     "less packing": replace(BEST, pack=1),
     "less R1": BEST.less("penalties"),
