@@ -23,13 +23,16 @@ class GameData(NamedTuple):
     test: Tensor  # (M, D)
     toy: Any = None  # a Mixture
     image_shape: tuple[int, int, int] | None = None  # of images; None of points
+    name: str = ""  # "cifar10-subset" where only a part of cifar10 is here
 
 
 def read_data(run: GameRun) -> GameData:
     """The data of a game by its name or path; points of a toy are drawn by the run's seed."""
     if run.data in TOYS:
         toy = TOYS[run.data]() if run.sd is None else TOYS[run.data](sd=run.sd)
-        return GameData(toy.sample(run.points, run.seed), None, toy.sample(10_000, run.seed + TEST_SEED), toy)
+        return GameData(
+            toy.sample(run.points, run.seed), None, toy.sample(10_000, run.seed + TEST_SEED), toy, None, toy.name
+        )
     try:
         train, test = datasets.load(run.data, seed=run.seed)
     except datasets.DataError as error:
@@ -38,7 +41,7 @@ def read_data(run: GameRun) -> GameData:
             raise RunError(f"no data set or file called '{run.data}': did you mean '{close[0]}'?") from None
         raise error
     shape = train.image_shape
-    return GameData(train.x, train.y, test.x, None, shape if min(shape[1:]) > 1 else None)
+    return GameData(train.x, train.y, test.x, None, shape if min(shape[1:]) > 1 else None, train.name)
 
 
 def settle(run: GameRun, found: GameData) -> None:

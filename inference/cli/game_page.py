@@ -42,9 +42,9 @@ def write_game_page(out: Path, device: str) -> Path:
     rest = loss.equilibrium() if smoothing is None else loss.equilibrium(smoothing.targets)
     write_game(
         out / "report.html",
-        title=f"{run.title} on {Path(run.data).name}",
+        title=f"{run.title} on {Path(found.name).name}",
         summary={
-            "data": f"{Path(run.data).name}{'' if found.toy is None else f', sd {found.toy.sd:g}'}",
+            "data": f"{Path(found.name).name}{'' if found.toy is None else f', sd {found.toy.sd:g}'}",
             "loss": run.loss.replace("-", " "),
             "stabilisers": run.stabilisers,
             "parameters": game.parameters,

@@ -76,7 +76,7 @@ def judge(
         return generator.generate(n, seed, *conditions_of(run, n)).cpu()
 
     result: dict[str, Any] = {
-        "data": run.data,
+        "data": found.name,
         "seed": seed,
         "headline": "",
         "warnings": [],

@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from inference.cli import judged
 from inference.cli.game_folder import load_game, open_game
 from inference.cli.runs import read_metrics
+from inference.cli.snapshots import images_at
+from inference.comparison.figures import image_grid, png_bytes
 from ppl_models.data import Batches
 from tests.inference.test_cli import files, ppl, refused  # noqa: F401  (ppl is a fixture)
 
@@ -437,3 +439,12 @@ def test_stacked_digits_are_counted(monkeypatch):
     assert (rows["modes"]["value"], rows["modes"]["real"]) == (2, 64)
     assert rows["reverse KL"]["value"] == pytest.approx(math.log(500), abs=1e-3)
     assert "Mode collapse: 998 of 1,000 modes" in result["warnings"][0]
+
+
+def test_the_last_frame_is_drawn_by_what_the_checkpoints_hold(kept):
+    run = open_game(kept("lapgan"))
+    game = load_game(kept("lapgan"), run)
+    finest = game.parts[-1]  # on top of the coarser level's averaged weights
+    x, shape = images_at(run, game.generator, finest, finest.generator)
+    frame = sorted((kept("lapgan") / "level16" / "frames").iterdir())[-1]
+    assert frame.read_bytes() == png_bytes(image_grid(x.reshape(-1, *shape), columns=6))
