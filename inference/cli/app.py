@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -64,12 +65,28 @@ def _say(words: str) -> None:
     Console(stderr=True, soft_wrap=True, highlight=False).print(words, markup=False)
 
 
+def _say_warnings() -> None:
+    """Show what a data set or an engine warns of as a sentence, once, without the line of code it came from."""
+    usual, said = warnings.showwarning, set()
+
+    def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
+        if category is not UserWarning:
+            usual(message, category, *place, **more)
+        elif str(message) not in said:
+            said.add(str(message))
+            _say(f"warning: {message}")
+
+    warnings.showwarning = show
+
+
 def main() -> None:
     """Run the `ppl` command."""
     global _debug
     _debug = "--debug" in sys.argv
     if _debug:
         sys.argv.remove("--debug")
+    else:
+        _say_warnings()
     # each registers its command
     from inference.cli import (  # noqa: F401
         arithmetic,

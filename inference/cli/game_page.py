@@ -71,10 +71,10 @@ def write_game_page(out: Path, device: str) -> Path:
 def game_samples(out: Path, n: int, seed: int) -> bytes:
     """A PNG file of n samples: images as a grid, points over the density they are to have."""
     run = open_game(out)
-    generator, found = load_game(out, run).generator, read_data(run)
-    x = generator.generate(n, seed, *conditions_of(run, n)).cpu()
-    if found.image_shape is not None:
-        return png_bytes(image_grid(x.reshape(-1, *found.image_shape), max(1, round(n**0.5))))
+    x = load_game(out, run).generator.generate(n, seed, *conditions_of(run, n)).cpu()
+    if run.image_shape is not None:
+        return png_bytes(image_grid(x.reshape(-1, *run.image_shape), max(1, round(n**0.5))))
+    found = read_data(run)
     if not drawable(found):
         raise RunError(f"rows of {found.x.shape[1]} numbers are neither images nor points of a plane: nothing to draw")
     real = found.x.numpy()
