@@ -5,7 +5,7 @@
     toy.log_prob(x)                                  # nats, exactly
 
 What a game has learnt is judged here without a classifier, by `inference.adversarial.modes.mode_coverage`. They are
-points of any size, not images in [0, 1], and so no `Dataset`s.
+points of any size, not images in [0, 1], and so no `Dataset`.
 """
 
 import math
