@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from inference.adversarial.game import Adversarial
     from inference.adversarial.latent import arithmetic, interpolate
     from inference.adversarial.losses import Hinge, LeastSquares, Minimax, NonSaturating, Wasserstein
+    from inference.adversarial.modes import mode_coverage, warn_of_collapse
     from inference.adversarial.neighbours import memorisation, nearest
     from inference.adversarial.parzen import parzen
     from inference.adversarial.penalties import R1, GradientPenalty
@@ -106,11 +107,13 @@ __all__ = [
     "log_weights",
     "mean_field_bound",
     "memorisation",
+    "mode_coverage",
     "nearest",
     "parzen",
     "stacked_modes",
     "tune_guide",
     "virtual_batch_norm",
+    "warn_of_collapse",
 ]
 
 # The same at run time, each module imported at the first use of its names: `ppl --help` need not wait for torch.
@@ -120,6 +123,7 @@ _MODULES = {
     "adversarial.game": ("Adversarial",),
     "adversarial.latent": ("arithmetic", "interpolate"),
     "adversarial.losses": ("Hinge", "LeastSquares", "Minimax", "NonSaturating", "Wasserstein"),
+    "adversarial.modes": ("mode_coverage", "warn_of_collapse"),
     "adversarial.neighbours": ("memorisation", "nearest"),
     "adversarial.parzen": ("parzen",),
     "adversarial.penalties": ("R1", "GradientPenalty"),

@@ -26,6 +26,16 @@ class ModeCoverage(NamedTuple):
     reverse_kl: float  # nats; nan where no sample is of high quality
     counts: Tensor  # (M,) int64, samples of high quality nearest to each mean
 
+    @property
+    def collapse(self) -> str:
+        """A sentence where modes are missing, with the remedy; else nothing."""
+        if self.modes == self.of:
+            return ""
+        return (
+            f"mode collapse: the generator makes {self.modes} of {self.of} modes: pack samples (pack=2), penalise the "
+            "discriminator's slope (R1), or train longer"
+        )
+
     def __str__(self) -> str:
         """One line: modes, share, reverse KL."""
         return (
@@ -73,10 +83,5 @@ def mode_coverage(x: Tensor, means: Tensor, sd: float, within: float = 3.0) -> M
 
 def warn_of_collapse(coverage: ModeCoverage) -> None:
     """Warn where modes are missing (UserWarning, one sentence); silent otherwise."""
-    if coverage.modes < coverage.of:
-        warnings.warn(
-            f"mode collapse: the generator makes {coverage.modes} of {coverage.of} modes: "
-            "pack samples (pack=2), penalise the discriminator's slope (R1), or train longer",
-            UserWarning,
-            stacklevel=2,
-        )
+    if coverage.collapse:
+        warnings.warn(coverage.collapse, UserWarning, stacklevel=2)

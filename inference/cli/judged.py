@@ -122,11 +122,8 @@ def _points(result: dict[str, Any], x: Tensor, found: GameData) -> None:
                 f"{ours.modes} of {ours.of} modes, {100 * ours.high_quality:.1f} % of {n:,} samples of high quality "
                 f"({100 * true.high_quality:.1f} % of true points)."
             )
-            if ours.modes < ours.of:
-                result["warnings"].append(
-                    f"Mode collapse: {ours.of - ours.modes} of {ours.of} modes have no sample of {n:,}. Packing "
-                    "(--pack 2), R1 (--r1 0.1) and more steps help."
-                )
+            if ours.collapse:
+                result["warnings"].append(f"{ours.collapse[0].upper()}{ours.collapse[1:]}.")
 
 
 def _classified(result: dict[str, Any], run: GameRun, samples: Any, found: GameData, n: int) -> None:
