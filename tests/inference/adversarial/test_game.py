@@ -231,6 +231,34 @@ def test_feature_matching_takes_the_place_of_the_generators_loss():
     assert float(far) == pytest.approx(matched[-1]["g_loss"], abs=0.05)
 
 
+def test_a_discriminator_with_virtual_batch_norm_learns_with_the_statistics_of_its_present_weights():
+    def build():
+        torch.manual_seed(0)
+        d = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.LeakyReLU(0.2), nn.Linear(8, 1), nn.Flatten(0))
+        return Generator(2, z_dim=3, hidden=(8,)), virtual_batch_norm(d, X[:16])
+
+    g, d = build()
+    g2, d2 = build()
+    ours = Adversarial(g, d, torch.optim.SGD(g.parameters(), 0.5), torch.optim.SGD(d.parameters(), 0.5))
+    torch.manual_seed(1)
+    for _ in range(3):
+        ours.step(X)
+    torch.manual_seed(1)
+    for _ in range(3):
+        fake = g2(torch.randn(96, 3))
+        for player, loss in (
+            (d2, lambda fake=fake: NonSaturating().discriminator(d2(X), d2(fake.detach()))),
+            (g2, lambda fake=fake: NonSaturating().generator(d2(fake))),
+        ):
+            refresh(virtual_layers(d2), d2)
+            gradients = torch.autograd.grad(loss(), list(player.parameters()))
+            with torch.no_grad():
+                for p, gradient in zip(player.parameters(), gradients, strict=True):
+                    p.sub_(0.5 * gradient)
+    for own, other in zip(weights(g, d), weights(g2, d2), strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-6)
+
+
 def test_a_class_conditional_game():
     torch.manual_seed(0)
     g, d = Generator(1, z_dim=2, hidden=(32,), n_classes=2), Discriminator(1, hidden=(32,), n_classes=2)
