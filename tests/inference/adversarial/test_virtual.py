@@ -65,6 +65,13 @@ def test_it_survives_saving_and_loading(kind):
     assert torch.equal(other(OTHERS[kind]), net(OTHERS[kind]))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_buffers_say_what_the_live_statistics_say(kind):
+    net = virtual_batch_norm(KINDS[kind](), REFERENCE[kind])
+    learning = net.train()(OTHERS[kind])
+    assert torch.equal(net.eval()(OTHERS[kind]), learning)
+
+
 def test_statistics_follow_the_weights_and_carry_their_gradient():
     net = virtual_batch_norm(network().double(), REFERENCE["rows"].double())
     x = OTHERS["rows"].double()
