@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import typer
+from rich.console import Console
 from torch import Tensor
 
 from inference.adversarial.modes import mode_coverage
@@ -87,11 +88,13 @@ def judge(
         _points(result, samples(TOY_SAMPLES[-1]), found)
     else:
         n = min(images or IMAGES, len(found.test))
-        if found.image_shape is not None:
-            _classified(result, run, samples, found, n)
-        _copies(result, samples(min(n, COPIES)), found)
-        if with_parzen:
-            _parzen(result, samples(n), found)
+        classifier = None if found.image_shape is None else judge_for(run.data)
+        with Console(stderr=True).status("samples are drawn and judged"):  # on a terminal, some 10 to 60 seconds
+            if found.image_shape is not None:
+                _classified(result, run, classifier, samples, found, n)
+            _copies(result, samples(min(n, COPIES)), found)
+            if with_parzen:
+                _parzen(result, samples(n), found)
     result["seconds"] = round(time.perf_counter() - start, 2)
     return result
 
@@ -126,9 +129,8 @@ def _points(result: dict[str, Any], x: Tensor, found: GameData) -> None:
                 result["warnings"].append(f"{ours.collapse[0].upper()}{ours.collapse[1:]}.")
 
 
-def _classified(result: dict[str, Any], run: GameRun, samples: Any, found: GameData, n: int) -> None:
+def _classified(result: dict[str, Any], run: GameRun, classifier: Any, samples: Any, found: GameData, n: int) -> None:
     """What the data's own classifier says, where the data have classes."""
-    classifier = judge_for(run.data)
     if classifier is None:
         result["notes"].append("The data have no classes, so that no classifier of them can judge the samples.")
         return
@@ -197,7 +199,6 @@ def _parzen(result: dict[str, Any], x: Tensor, found: GameData) -> None:
 
 
 def _table(result: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     def number(row: dict[str, Any], key: str) -> str:
