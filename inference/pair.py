@@ -8,7 +8,7 @@ own.
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import pyro
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from inference.errors import UnsupportedModelError
 
-__all__ = ["Pair", "Structure", "as_pair", "is_latent", "is_stochastic", "refuse_dropout"]
+__all__ = ["Pair", "Structure", "as_pair", "evaluating", "is_latent", "is_stochastic", "refuse_dropout"]
 
 DATA_PLATE = "data"
 
@@ -45,6 +45,19 @@ def is_stochastic(site: dict[str, Any]) -> bool:
 def is_latent(site: dict[str, Any]) -> bool:
     """Whether a trace's node is an unobserved sample site."""
     return is_stochastic(site) and not site["is_observed"]
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Within it the modules evaluate, and afterwards those parts of them that were learning learn again."""
+    training = [part for root in modules for part in root.modules() if part.training]
+    for part in training:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part in training:
+            part.training = True
 
 
 class Pair:
@@ -96,17 +109,9 @@ class Pair:
         found = torch.autograd.grad(log_p, parameters, allow_unused=True)
         return [parameter for parameter, gradient in zip(parameters, found, strict=True) if gradient is not None]
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Within it the pair's modules evaluate: no dropout, running means stay."""
-        training = [part for root in self.modules() for part in root.modules() if part.training]
-        for part in training:
-            part.training = False
-        try:
-            yield
-        finally:
-            for part in training:
-                part.training = True
+        return evaluating(*self.modules())
 
     def owns_parameters(self) -> bool:
         """Whether a program has called pyro.param or pyro.module: parameters that only this pair's store holds."""

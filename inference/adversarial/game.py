@@ -84,7 +84,7 @@ class Adversarial:
         average: float | None = None,
     ):
         self.generator, self.discriminator = generator, discriminator
-        self.loss, self.d_steps = loss, d_steps
+        self.d_steps = d_steps
         self.optimizers: Sequence[torch.optim.Optimizer] = [opt_d, opt_g]
         if smoothing is not None and not loss.has_targets:
             raise RunError(f"{type(loss).__name__} has no labels to smooth: take NonSaturating, or leave smoothing out")

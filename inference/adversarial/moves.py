@@ -11,6 +11,7 @@ from inference.adversarial.penalties import Penalty
 from inference.adversarial.stabilisers import FeatureMatching
 from inference.adversarial.virtual import refresh, virtual_layers
 from inference.errors import RunError, ShapeError
+from inference.pair import evaluating
 
 __all__ = ["Moves", "check_fit"]
 
@@ -110,26 +111,20 @@ def check_fit(moves: Moves, *batch: Any) -> None:
             f"{type(moves.g).__name__} has no noise(n), a draw z (n, Z) from its prior: give it that method, "
             "`return torch.randn(n, self.z_dim)` for example"
         )
-    modes = [(module, module.training) for player in (moves.g, moves.d) for module in player.modules()]
-    try:
-        moves.g.eval()
-        moves.d.eval()  # running means of batch norm stay as they are
-        with torch.random.fork_rng(), torch.no_grad():
-            fake = _call("generator", moves.g, moves.g.noise(len(x)), conditions)
-            if fake.shape != x.shape:
-                raise ShapeError(
-                    f"the generator makes rows of shape {tuple(fake.shape)} and the data have {tuple(x.shape)}: "
-                    f"build it with x_dim={x[0].numel()}"
-                )
-            logits = _call("discriminator", moves.d, moves.packed(fake), conditions)
-            if logits.shape != (len(x) // moves.pack,):
-                raise ShapeError(
-                    f"the discriminator gives one logit a row, ({len(x) // moves.pack},), got {tuple(logits.shape)}: "
-                    "squeeze its output"
-                )
-    finally:
-        for module, training in modes:
-            module.training = training
+    # running means of batch norm stay as they are
+    with evaluating(moves.g, moves.d), torch.random.fork_rng(), torch.no_grad():
+        fake = _call("generator", moves.g, moves.g.noise(len(x)), conditions)
+        if fake.shape != x.shape:
+            raise ShapeError(
+                f"the generator makes rows of shape {tuple(fake.shape)} and the data have {tuple(x.shape)}: "
+                f"build it with x_dim={x[0].numel()}"
+            )
+        logits = _call("discriminator", moves.d, moves.packed(fake), conditions)
+        if logits.shape != (len(x) // moves.pack,):
+            raise ShapeError(
+                f"the discriminator gives one logit a row, ({len(x) // moves.pack},), got {tuple(logits.shape)}: "
+                "squeeze its output"
+            )
 
 
 def _call(name: str, player: nn.Module, rows: Tensor, conditions: tuple[Tensor, ...]) -> Tensor:

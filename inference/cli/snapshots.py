@@ -15,6 +15,7 @@ from inference.adversarial.virtual import refresh, virtual_layers
 from inference.cli.game_words import LOSSES
 from inference.comparison.figures import image_grid, png_bytes, write_atomic
 from inference.comparison.game_pictures import Frame, Window, mesh, window_of
+from inference.pair import evaluating
 from ppl_models.pyramid import upsampled
 
 __all__ = ["FRAMES", "Snapshots", "conditions_of", "drawable", "frames_in", "points_frame", "read_frame"]
@@ -115,9 +116,7 @@ def decision_of(run: Any, discriminator: Any, window: Window, real: Tensor, fake
         return None
     like = next(discriminator.parameters())
     points = torch.from_numpy(mesh(window)).to(like)
-    modes = [(module, module.training) for module in discriminator.modules()]
-    try:
-        discriminator.eval()
+    with evaluating(discriminator):
         if run.pack == 1:
             logits = discriminator(points)
         else:
@@ -125,9 +124,6 @@ def decision_of(run: Any, discriminator: Any, window: Window, real: Tensor, fake
             rows = torch.cat([real[:few], fake[:few]]).to(like).reshape(-1, run.pack, real.shape[1])
             packs = [torch.cat([points, p.flatten().expand(len(points), -1)], 1) for p in rows[:, 1:]]
             logits = torch.stack([discriminator(pack) for pack in packs]).mean(0)
-    finally:
-        for module, training in modes:
-            module.training = training
     loss = LOSSES[run.loss]
     if loss.equilibrium().score is None:  # a critic's values have no scale: seen through a sigmoid about their middle
         logits = logits - logits.median()
