@@ -6,6 +6,7 @@ from ppl_models.belief_network import BeliefNetwork
 from ppl_models.classifier import ImageClassifier
 from ppl_models.cvae import ConditionalVAE
 from ppl_models.dcgan import DCGAN28, DCGAN32, DCGAN64, DCGANDiscriminator, DCGANGenerator
+from ppl_models.dlgm import DLGM
 from ppl_models.gan import Discriminator, Generator
 from ppl_models.lapgan import LAPGAN
 from ppl_models.players import MinibatchDiscrimination
@@ -18,6 +19,7 @@ __all__ = [
     "DCGAN28",
     "DCGAN32",
     "DCGAN64",
+    "DLGM",
     "VAE",
     "BayesianNetwork",
     "BeliefNetwork",

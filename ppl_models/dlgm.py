@@ -1,0 +1,223 @@
+"""Deep latent Gaussian models (Rezende et al. 2014; the survey's Section 3.5.2), and three guides for them.
+
+    model:     z_L ~ N(0, I),  z_l | z_{l+1} ~ N(m(z_{l+1}), diag s^2),  x | z_1 ~ Bernoulli(f(z_1)) or N(f(z_1), s^2)
+    chain:     q(z_1 | x) q(z_2 | z_1) ... q(z_L | z_{L-1})
+    parallel:  q(z_1 | x) q(z_2 | x) ... q(z_L | x), their means and deviations from one upward pass
+    ladder:    q(z_L | x) ... q(z_1 | z_2, x), each what the upward pass says times the model's own p(z_l | z_{l+1})
+
+The chain is that of Burda et al. (2016), the parallel guide Rezende's, the ladder Sonderby's (2016).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, mlp
+
+__all__ = ["DLGM"]
+
+Pick = Callable[[str, Any], Any]  # what becomes of a site: drawn, or its mean
+
+
+class DLGM(nn.Module):
+    """A deep latent Gaussian model [rezende2014] as a Pyro model/guide pair.
+
+    Sites: `z1` (Z1,), next to the data, ..., `zL` (ZL,), `x` (D,); data plate `data` at dim -1. The default is Burda's
+    two-layer network 784-200-200-100-100-100-50 [burda2016].
+
+    Args:
+        x_dim: D, values of one datum.
+        z_dims: Z1, ..., ZL: latent dimensions of each layer, from the data up.
+        hidden: for each layer the units of the deterministic layers below it, upwards: those of `hidden[0]` lie between
+            x and z1; () is a linear map. Model and guide mirror each other.
+        activation: "tanh", "relu", "softplus", "elu" or "gelu".
+        likelihood: "bernoulli" for x in [0, 1], "gaussian" with one learned deviation for each value of x.
+        guide: "chain", "parallel" or "ladder", as above.
+        noise: the model's deviations s_l: "network", of z_{l+1}, or "learned", one vector a layer.
+        mean: (D,) of the training data, whose logit (or value) starts the output bias.
+        image_shape: (C, H, W) with C * H * W = D, for pictures.
+
+    Raises:
+        ValueError: no layer, as many `hidden` as there are not layers, a size below 1, an unknown word, an image shape
+            or a mean that is not D.
+    """
+
+    def __init__(
+        self,
+        x_dim: int,
+        z_dims: Sequence[int] = (100, 50),
+        hidden: Sequence[Sequence[int]] = ((200, 200), (100, 100)),
+        activation: str = "tanh",
+        likelihood: str = "bernoulli",
+        guide: str = "chain",
+        noise: str = "network",
+        mean: Tensor | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+    ):
+        super().__init__()
+        _check(x_dim, z_dims, hidden, activation, likelihood, guide, noise, image_shape)
+        self.x_dim, self.z_dims = x_dim, tuple(z_dims)
+        self.likelihood, self.inference, self.image_shape = likelihood, guide, image_shape
+        act = ACTIVATIONS[activation]
+        ups, heads, downs, priors = [], [], [], []
+        below = seen = x_dim  # what the model's layer makes, and what the guide's layer reads
+        for level, (z_dim, units) in enumerate(zip(z_dims, hidden, strict=True)):
+            ups.append(mlp((seen, *units), act, end=True))
+            top = units[-1] if units else seen
+            heads.append(GaussianHead(top, z_dim))
+            seen = z_dim if guide == "chain" else top
+            if level == 0:
+                self.decoder = mlp((z_dim, *reversed(units), x_dim), act)
+            else:
+                downs.append(mlp((z_dim, *reversed(units)), act, end=True))
+                above = units[0] if units else z_dim
+                priors.append(GaussianHead(above, below) if noise == "network" else _FixedNoise(above, below))
+            below = z_dim
+        self.up, self.head = nn.ModuleList(ups), nn.ModuleList(heads)
+        self.down, self.prior = nn.ModuleList(downs), nn.ModuleList(priors)
+        if likelihood == "gaussian":
+            self.log_scale = nn.Parameter(torch.zeros(x_dim))
+        if mean is not None:
+            self._start_at(mean)
+
+    def model(self, x: Tensor) -> None:
+        """p(x, z1, ..., zL) of rows x (N, D)."""
+        with pyro.plate("data", len(x), dim=-1):
+            z1 = self._descend(pyro.sample, x)
+            pyro.sample("x", self.p_x(z1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        """q(z1, ..., zL | x) of rows x (N, D)."""
+        with pyro.plate("data", len(x), dim=-1):
+            self._infer(pyro.sample, x)
+
+    def p_z(self, level: int, above: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of z_level given the layer above it, level from 1: (..., Z') -> two of (..., Z)."""
+        return self.prior[level - 1](self.down[level - 1](above))
+
+    def p_x(self, z1: Tensor) -> dist.TorchDistribution:
+        """The model's distribution of x given z1 (..., Z1)."""
+        out = self.decoder(z1)
+        if self.likelihood == "bernoulli":
+            return BernoulliVector(out)
+        return dist.Normal(out, self.log_scale.exp()).to_event(1)
+
+    @torch.no_grad()
+    def encode_layers(self, x: Tensor) -> list[Tensor]:
+        """The guide's means of z1, ..., zL, each layer given the means of those it reads: (N, D) -> L of (N, Z)."""
+        return self._infer(_mean, x)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The means of all layers side by side: (N, D) -> (N, Z1 + ... + ZL)."""
+        return torch.cat(self.encode_layers(x), -1)
+
+    @torch.no_grad()
+    def decode(self, z1: Tensor) -> Tensor:
+        """The mean image E[x | z1]: (..., Z1) -> (..., D)."""
+        return self.p_x(z1).mean
+
+    @torch.no_grad()
+    def generate(self, n: int, seed: int = 0) -> Tensor:
+        """Mean images of n draws from the prior: (n, D); the caller's RNG is left as it was."""
+        like = next(self.parameters())
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return self.decode(self._descend(_draw, like.new_zeros(n, 1)))
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean image of the guide's mean of z1: (N, D) -> (N, D)."""
+        return self.decode(self.encode_layers(x)[0])
+
+    def _descend(self, pick: Pick, x: Tensor) -> Tensor:
+        """Z_L, ..., z_1 of the model for as many rows as x has; returns z_1."""
+        zero = x.new_zeros(len(x), self.z_dims[-1])
+        prior: Any = dist.Normal(zero, zero + 1)
+        z = pick(f"z{len(self.z_dims)}", prior.to_event(1))
+        for level in range(len(self.z_dims) - 1, 0, -1):
+            z = pick(f"z{level}", dist.Normal(*self.p_z(level, z)).to_event(1))
+        return z
+
+    def _infer(self, pick: Pick, x: Tensor) -> list[Tensor]:
+        """The guide's z_1, ..., z_L."""
+        found, upward, seen = [], [], x
+        for level, (up, head) in enumerate(zip(self.up, self.head, strict=True), start=1):
+            seen = up(seen)
+            upward.append(head(seen))
+            if self.inference != "ladder":
+                found.append(pick(f"z{level}", dist.Normal(*upward[-1]).to_event(1)))
+            if self.inference == "chain":
+                seen = found[-1]
+        if self.inference == "ladder":
+            for level in range(len(upward), 0, -1):
+                q = upward[level - 1]
+                if found:
+                    q = _product(q, self.p_z(level, found[0]))
+                found.insert(0, pick(f"z{level}", dist.Normal(*q).to_event(1)))
+        return found
+
+    @torch.no_grad()
+    def _start_at(self, mean: Tensor) -> None:
+        if mean.numel() != self.x_dim:
+            raise ValueError(
+                f"mean holds {mean.numel()} values, not x_dim={self.x_dim}: "
+                "pass the mean of the training rows, x.mean(0)"
+            )
+        # pixels that are always 0 would start at minus infinity
+        start = torch.logit(mean.clamp(0.001, 0.999)) if self.likelihood == "bernoulli" else mean
+        self.decoder[-1].bias.copy_(start)  # pyright: ignore
+
+
+class _FixedNoise(nn.Module):
+    """A linear map to the mean, and one learned deviation a unit: Rezende's T(h) + G xi with a diagonal G."""
+
+    def __init__(self, n_in: int, n_out: int):
+        super().__init__()
+        self.linear = mlp((n_in, n_out))
+        self.log_scale = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        mean = self.linear(h)
+        return mean, self.log_scale.exp().expand(mean.shape)
+
+
+def _mean(name: str, q: Any) -> Tensor:
+    return q.mean
+
+
+def _draw(name: str, p: Any) -> Tensor:
+    return p.sample()
+
+
+def _product(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the Gaussian that is proportional to the product of two."""
+    pa, pb = a[1] ** -2, b[1] ** -2
+    return (a[0] * pa + b[0] * pb) / (pa + pb), (pa + pb).rsqrt()
+
+
+def _check(x_dim, z_dims, hidden, activation, likelihood, guide, noise, image_shape) -> None:  # noqa: ANN001
+    example = "DLGM(784, z_dims=(100, 50), hidden=((200, 200), (100, 100)))"
+    if not z_dims:
+        raise ValueError(f"a deep latent Gaussian model has at least one layer, got z_dims=(): {example}")
+    if len(hidden) != len(z_dims):
+        raise ValueError(
+            f"hidden names the units below each layer, {len(z_dims)} tuples for z_dims={tuple(z_dims)}, "
+            f"got {len(hidden)}: {example}"
+        )
+    sizes = [("x_dim", x_dim), *(("z_dims", z) for z in z_dims), *(("hidden", h) for units in hidden for h in units)]
+    for name, value in sizes:
+        if value < 1:
+            raise ValueError(f"{name} holds sizes of at least 1, got {value}: {example}")
+    words = {
+        "activation": (activation, tuple(ACTIVATIONS)), "likelihood": (likelihood, ("bernoulli", "gaussian")),
+        "guide": (guide, ("chain", "parallel", "ladder")), "noise": (noise, ("network", "learned")),
+    }  # fmt: skip
+    for name, (word, known) in words.items():
+        if word not in known:
+            raise ValueError(f"unknown {name} '{word}': choose one of {', '.join(known)}")
+    if image_shape is not None and image_shape[0] * image_shape[1] * image_shape[2] != x_dim:
+        raise ValueError(f"image_shape {tuple(image_shape)} does not hold x_dim={x_dim} values")
