@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _CIFAR = "cifar10/cifar-10-binary.tar.gz"
+_TEST_CLASSES = (980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009)  # images of each digit in MNIST's test set
 CIFAR_SUBSET = ("cifar10/data_batch_1.bin.xz", "cifar10/test_batch_first1000.bin.xz")
 
 
@@ -90,17 +91,19 @@ def _grey(x: np.ndarray, y: np.ndarray, shape: tuple[int, int, int], name: str) 
 
 
 def binarized_mnist(valid: bool = False) -> tuple[Dataset, Dataset]:
-    """Load MNIST as binarised once by Salakhutdinov and Murray (2008): 50000 and 10000 images of 28 x 28, no
-    labels.
+    """Load MNIST as binarised once by Salakhutdinov and Murray (2008): 50000 and 10000 images of 28 x 28.
 
-    `valid` gives the 10000 images of the official validation file in place of test. The test images are in
-    the order of their classes, so a part of them is no sample of the whole.
+    The files have no labels. The test images are in the order of their classes: so theirs are known, and a part
+    of them is no sample of the whole. `valid` gives the 10000 images of the official validation file in place of
+    test, which are in no order.
     """
     train, test = (
         formats.read_amat(fetch(f"{stem}.amat.gz", f"{stem}.amat"))
         for stem in (f"binarized_mnist/binarized_mnist_{part}" for part in ("train", "valid" if valid else "test"))
     )
-    return _static(train, None, "binarized_mnist"), _static(test, None, "binarized_mnist")
+    ordered = not valid and len(test) == sum(_TEST_CLASSES)
+    y = np.repeat(np.arange(10), _TEST_CLASSES) if ordered else None
+    return _static(train, None, "binarized_mnist"), _static(test, y, "binarized_mnist")
 
 
 def _static(x: np.ndarray, y: np.ndarray | None, name: str) -> Dataset:  # x: (N, 784) of 0 and 1

@@ -273,7 +273,19 @@ def test_real_binarized_mnist() -> None:
     assert set(train.x[:100].unique().tolist()) == {0.0, 1.0}
     assert train.x.mean().item() == pytest.approx(0.1306, abs=1e-3)
     valid = data.binarized_mnist(valid=True)[1]
-    assert valid.x.shape == (10000, 784) and not torch.equal(valid.x, test.x)
+    assert valid.x.shape == (10000, 784) and not torch.equal(valid.x, test.x) and valid.y is None
+
+
+@real("mnist")
+@real("binarized_mnist")
+def test_labels_of_the_binarized_test_images_are_those_of_the_grey_ones() -> None:
+    """Each binary image is likeliest as a draw from a grey one of its own class."""
+    (_, binary), (_, grey) = data.binarized_mnist(), data.mnist()
+    assert binary.y is not None and grey.y is not None
+    rows = torch.arange(0, 10000, 100)
+    log_odds = torch.logit(grey.x.clamp(1e-3, 1 - 1e-3))  # (N, 784)
+    log_p = binary.x[rows] @ log_odds.T - torch.nn.functional.softplus(log_odds).sum(1)
+    assert torch.equal(grey.y[log_p.argmax(1)], binary.y[rows])
 
 
 @real("cifar10")
