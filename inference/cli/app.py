@@ -97,6 +97,7 @@ def main() -> None:
         sample,
         train,
         train_cvae,
+        train_deep,
         train_gan,
         train_lapgan,
         train_own,
