@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from inference.comparison.guided import Guided
     from inference.comparison.learning import learn
     from inference.comparison.local import LocalGaussian
+    from inference.evidence.active import active_units, active_units_by_site
     from inference.evidence.ais import AIS, bdmc
     from inference.evidence.ais_draws import AnnealedHMC
     from inference.evidence.calibration import calibrate, calibration_error
     from inference.evidence.classify import bayes, classify
     from inference.evidence.exact import Exact, exact_posterior, exact_table
-    from inference.evidence.importance import active_units, importance_weights, log_marginal
+    from inference.evidence.importance import importance_weights, log_marginal
     from inference.evidence.labels import label_posterior
     from inference.evidence.marginal import exact_log_marginal
     from inference.evidence.proposal import tune_guide
@@ -85,6 +86,7 @@ __all__ = [
     "TraceEnumELBO",
     "Wasserstein",
     "active_units",
+    "active_units_by_site",
     "arithmetic",
     "bayes",
     "bdmc",
@@ -134,12 +136,13 @@ _MODULES = {
     "comparison.guided": ("Guided",),
     "comparison.local": ("LocalGaussian",),
     "comparison.learning": ("learn",),
+    "evidence.active": ("active_units", "active_units_by_site"),
     "evidence.ais": ("AIS", "bdmc"),
     "evidence.ais_draws": ("AnnealedHMC",),
     "evidence.calibration": ("calibrate", "calibration_error"),
     "evidence.classify": ("bayes", "classify"),
     "evidence.exact": ("Exact", "exact_posterior", "exact_table"),
-    "evidence.importance": ("active_units", "importance_weights", "log_marginal"),
+    "evidence.importance": ("importance_weights", "log_marginal"),
     "evidence.labels": ("label_posterior",),
     "evidence.marginal": ("exact_log_marginal",),
     "evidence.proposal": ("tune_guide",),

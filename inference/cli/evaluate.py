@@ -59,8 +59,9 @@ def evaluate(
     from inference.cli.runs import load_model, open_run, test_rows
     from inference.comparison.diagnostics import khat
     from inference.errors import RunError
+    from inference.evidence.active import active_units
     from inference.evidence.ais import AIS
-    from inference.evidence.importance import active_units, bound_per_datum, importance_weights, summarise
+    from inference.evidence.importance import bound_per_datum, importance_weights, summarise
     from inference.evidence.proposal import tune_guide
     from inference.training.checkpoint import write_text
 

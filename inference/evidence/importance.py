@@ -7,7 +7,7 @@ the same images L_1 <= L_5 <= ... <= L_K holds exactly (Jensen, group by group),
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from inference.pair import Pair, as_pair
 from inference.types import Nats
 from inference.weights import weigh
 
-__all__ = ["active_units", "bound_per_datum", "importance_weights", "log_marginal"]
+__all__ = ["bound_per_datum", "importance_weights", "log_marginal"]
 
 # values of the widest layer held at once: 2^22 float32 are 16 MB, which stay near the cores
 _VALUES = 2**22
@@ -111,23 +111,6 @@ def summarise(values: Tensor, k: int) -> Nats:
     n = len(values)
     se = float(values.std(correction=1)) / math.sqrt(n) if n > 1 else math.nan
     return Nats(float(values.mean()), se, n, k)
-
-
-@torch.no_grad()
-def active_units(q_mean: Callable[[Tensor], Tensor], x: Tensor, threshold: float = 1e-2) -> tuple[int, Tensor]:
-    """Latent units in use by Burda's rule: Var_x(E_q[z_d | x]) > 0.01 [burda2016].
-
-    Args:
-        q_mean: rows (n, D) -> the guide's means (n, Z).
-        x: rows (N, D).
-        threshold: of the variance.
-
-    Returns:
-        The number of active units, and the variance of each (Z,).
-    """
-    means: Sequence[Tensor] = [q_mean(part) for part in x.split(1000)]
-    variance = torch.cat(list(means)).var(0)
-    return int((variance > threshold).sum()), variance
 
 
 def refuse_untrained(given: Any, pair: Pair) -> None:

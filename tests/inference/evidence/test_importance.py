@@ -7,7 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from inference import Pair, active_units, importance_weights, log_marginal
+from inference import Pair, importance_weights, log_marginal
 from inference.errors import RunError, ShapeError
 from inference.evidence.importance import bound_per_datum
 from tests.inference.oracles import LinearGaussian
@@ -109,13 +109,6 @@ def test_seeds():
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(first, importance_weights(pair, x, 7, seed=1))
     assert not torch.equal(first, importance_weights(pair, x, 7, seed=2))
-
-
-def test_active_units_by_burdas_rule():
-    x = torch.randn(2000, 3)
-    n, variance = active_units(lambda rows: rows * torch.tensor([1.0, 0.05, 0.5]), x)
-    assert n == 2
-    torch.testing.assert_close(variance, torch.tensor([1.0, 0.0025, 0.25]), rtol=0.2, atol=0)
 
 
 def test_evaluation_sees_no_dropout_and_leaves_the_mode_as_it_was():
