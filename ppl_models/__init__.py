@@ -7,6 +7,7 @@ from ppl_models.classifier import ImageClassifier
 from ppl_models.cvae import ConditionalVAE
 from ppl_models.dcgan import DCGAN28, DCGAN32, DCGAN64, DCGANDiscriminator, DCGANGenerator
 from ppl_models.dlgm import DLGM
+from ppl_models.draw import DRAW
 from ppl_models.gan import Discriminator, Generator
 from ppl_models.lapgan import LAPGAN
 from ppl_models.players import MinibatchDiscrimination
@@ -20,6 +21,7 @@ __all__ = [
     "DCGAN32",
     "DCGAN64",
     "DLGM",
+    "DRAW",
     "VAE",
     "BayesianNetwork",
     "BeliefNetwork",
