@@ -8,7 +8,6 @@ The guide draws too: it sees what the canvas c still lacks. So the canvas of the
 takes it over instead of drawing it again (`Handover`).
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,10 +16,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_models.attention import Window, read, window, write
+from ppl_models.attention import Window
+from ppl_models.glimpse import WholeReader, WholeWriter, WindowReader, WindowWriter
 from ppl_models.handover import Handover
-from ppl_models.lstm import LSTM, State, beside
-from ppl_models.nn import BernoulliVector, GaussianHead, Linear, check_options, mlp
+from ppl_models.lstm import LSTM, State
+from ppl_models.nn import BernoulliVector, GaussianHead, check_options
 
 __all__ = ["DRAW", "Frames"]
 
@@ -77,23 +77,12 @@ class DRAW(nn.Module):
         super().__init__()
         _check(x_dim, image_shape, glimpses, z_dim, units, read, write, likelihood, mean)
         self.x_dim, self.glimpses, self.z_dim, self.likelihood = x_dim, glimpses, z_dim, likelihood
-        self.image_shape = image_shape
-        self.read, self.write = read, write
-        channels = image_shape[0] if image_shape is not None else 1
-        if read is None:
-            self.see: Any = Linear(x_dim, 4 * units, bias=False)
-            nn.init.xavier_uniform_(self.see.weight)
-            seen = x_dim
-        else:
-            self.look = self._window_layer(units, 0, read)
-            seen = 2 * channels * read * read
-        self.encoder, self.head = LSTM(seen + units, units), GaussianHead(units, z_dim)
+        self.image_shape, self.read, self.write = image_shape, read, write
+        shape = image_shape or (1, 1, x_dim)
+        self.reader = WholeReader(x_dim, units) if read is None else WindowReader(shape, units, read)
+        self.encoder, self.head = LSTM(self.reader.n_out + units, units), GaussianHead(units, z_dim)
         self.decoder = LSTM(z_dim, units)
-        if write is None:
-            self.stroke: Any = mlp((units, x_dim))[0]  # its bias would be a part of the first canvas
-            self.stroke.register_parameter("bias", None)
-        else:
-            self.stroke = self._window_layer(units, channels * write * write, write)
+        self.writer = WholeWriter(x_dim, units) if write is None else WindowWriter(shape, units, write)
         self.blank = nn.Parameter(_start_at(mean, x_dim, likelihood))
         if likelihood == "gaussian":
             self.log_scale = nn.Parameter(torch.zeros(x_dim))
@@ -173,11 +162,12 @@ class DRAW(nn.Module):
 
     def _look_and_draw(self, x: Tensor, choose: Callable[[dist.TorchDistribution], Tensor]) -> Iterator[Canvas]:
         """The same with codes of x (N, D): `choose` takes each step's q to its z."""
-        known = self.see(x) if self.read is None else None  # (N, 4 H), neither for each step nor for each particle
+        known = self.reader.known(x)
         e, at = self.encoder.start(x.shape[:-1]), self._first(x.shape[:-1])
         yield at
         for _ in range(self.glimpses):
-            e = self.encoder(e, self._glimpse(x, at), at.state[0], known=known)
+            h = at.state[0]
+            e = self.encoder(e, self.reader(x, x - self._mean(at.c), h), h, known=known)
             at = self._step(at, choose(dist.Normal(*self.head(e[0])).to_event(1)))
             yield at
 
@@ -186,21 +176,7 @@ class DRAW(nn.Module):
 
     def _step(self, at: Canvas, z: Tensor) -> Canvas:
         state = self.decoder(at.state, z)
-        stroke = self.stroke(state[0])
-        if self.write is not None:
-            c, h, w = self._shape
-            patch = stroke[..., 5:].unflatten(-1, (c, self.write, self.write))
-            stroke = write(patch, stroke[..., :5], (h, w)).flatten(-3)
-        return Canvas(state, at.c + stroke)
-
-    def _glimpse(self, x: Tensor, at: Canvas) -> Tensor:
-        """What the encoder sees beside x itself: the whole error image, or patches of x and of the error."""
-        error = x - self._mean(at.c)
-        if self.read is None:
-            return error
-        c, h, w = self._shape
-        both = beside(x, error).unflatten(-1, (2 * c, h, w))
-        return read(both, self.look(at.state[0]), self.read).flatten(-3)
+        return Canvas(state, at.c + self.writer(state[0]))
 
     # ---- the rest
 
@@ -222,29 +198,11 @@ class DRAW(nn.Module):
         return torch.cat(z, -1), steps
 
     def _frames(self, drawn: list[Canvas], seen: list[Canvas] | None) -> Frames:
+        def states(steps: list[Canvas]) -> Tensor:
+            return torch.stack([at.state[0] for at in steps])  # (T, n, H)
+
         images = torch.stack([self._mean(at.c) for at in drawn])
-        pens = eyes = None
-        if self.write is not None:
-            pens = window(self.stroke(torch.stack([at.state[0] for at in drawn]))[..., :5], self.write, self._shape[1:])
-        if self.read is not None and seen is not None:
-            eyes = window(self.look(torch.stack([at.state[0] for at in seen])), self.read, self._shape[1:])
-        return Frames(images, pens, eyes)
-
-    @property
-    def _shape(self) -> tuple[int, int, int]:
-        assert self.image_shape is not None
-        return self.image_shape
-
-    def _window_layer(self, units: int, n_patch: int, grid: int) -> Linear:
-        """A window's five numbers, and the patch that is written through it; filters begin to meet half-way."""
-        layer: Any = mlp((units, 5 + n_patch))[0]
-        _, h, w = self._shape
-        stride = max(1.0, (max(h, w) - 1) / max(grid - 1, 1))
-        with torch.no_grad():
-            layer.bias[2] = 2 * math.log(stride / 2)
-            if n_patch:  # so that a patch of ones begins as a canvas of about ones
-                layer.bias[4] = -2 * math.log(stride)
-        return layer
+        return Frames(images, self.writer.window(states(drawn)), self.reader.window(states(seen)) if seen else None)
 
 
 def _start_at(mean: Tensor | None, x_dim: int, likelihood: str) -> Tensor:
