@@ -128,6 +128,14 @@ def test_seeds():
     assert not torch.equal(first, active_units_by_site(chain(), x, seed=2)["z2"].variance)
 
 
+def test_the_guide_evaluates_and_learns_again_afterwards():
+    from ppl_models import VAE
+
+    vae, x = VAE(9, 2, (5,), input_dropout=0.5), torch.rand(20, 9).round()
+    torch.testing.assert_close(active_units_by_site(vae, x)["z"].variance, vae.encode(x).var(0))
+    assert vae.training and vae.mask.training
+
+
 def test_what_it_refuses():
     def outside(x):
         pyro.sample("w", dist.Normal(torch.zeros(()), 1.0))
