@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from inference.mcmc.gibbs import Gibbs
     from inference.mcmc.hmc import HMC, NUTS
     from inference.mcmc.hmc_within_gibbs import HMCWithinGibbs
+    from inference.mcmc.imputation import impute
     from inference.mcmc.kernel import GibbsKernel
     from inference.mcmc.learning import GibbsLearning
     from inference.pair import Pair
@@ -100,6 +101,7 @@ __all__ = [
     "fit",
     "frechet_distance",
     "importance_weights",
+    "impute",
     "interpolate",
     "judge_samples",
     "label_posterior",
@@ -149,6 +151,7 @@ _MODULES = {
     "mcmc.gibbs": ("Gibbs",),
     "mcmc.hmc": ("HMC", "NUTS"),
     "mcmc.hmc_within_gibbs": ("HMCWithinGibbs",),
+    "mcmc.imputation": ("impute",),
     "mcmc.kernel": ("GibbsKernel",),
     "mcmc.learning": ("GibbsLearning",),
     "pair": ("Pair",),
