@@ -5,7 +5,8 @@
     parallel:  q(z_1 | x) q(z_2 | x) ... q(z_L | x), their means and deviations from one upward pass
     ladder:    q(z_L | x) ... q(z_1 | z_2, x), each what the upward pass says times the model's own p(z_l | z_{l+1})
 
-The chain is that of Burda et al. (2016), the parallel guide Rezende's, the ladder Sonderby's (2016).
+The chain is that of Burda et al. (2016), the parallel guide Rezende's, the ladder Sonderby's (2016). The last two draw
+from the top down, as the model does, so that `TraceELBO` takes the KL of each layer in closed form.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +17,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ppl_models.gaussian import FixedNoise, collapse_linear, product
 from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, mlp
+from ppl_models.rank_one import RankOneHead, RankOneNormal
 
 __all__ = ["DLGM"]
 
@@ -37,13 +40,15 @@ class DLGM(nn.Module):
         activation: "tanh", "relu", "softplus", "elu" or "gelu".
         likelihood: "bernoulli" for x in [0, 1], "gaussian" with one learned deviation for each value of x.
         guide: "chain", "parallel" or "ladder", as above.
+        posterior: covariance of each q: "diagonal", or "rank_one", whose precision is diag(d) + u u^T; the ladder's
+            layers are products of diagonal Gaussians.
         noise: the model's deviations s_l: "network", of z_{l+1}, or "learned", one vector a layer.
         mean: (D,) of the training data, whose logit (or value) starts the output bias.
         image_shape: (C, H, W) with C * H * W = D, for pictures.
 
     Raises:
-        ValueError: no layer, as many `hidden` as there are not layers, a size below 1, an unknown word, an image shape
-            or a mean that is not D.
+        ValueError: no layer, more or fewer `hidden` than layers, a size below 1, an unknown word, a ladder of rank one,
+            an image shape or a mean that is not D.
     """
 
     def __init__(
@@ -54,28 +59,29 @@ class DLGM(nn.Module):
         activation: str = "tanh",
         likelihood: str = "bernoulli",
         guide: str = "chain",
+        posterior: str = "diagonal",
         noise: str = "network",
         mean: Tensor | None = None,
         image_shape: tuple[int, int, int] | None = None,
     ):
         super().__init__()
-        _check(x_dim, z_dims, hidden, activation, likelihood, guide, noise, image_shape)
+        _check(x_dim, z_dims, hidden, activation, likelihood, guide, posterior, noise, image_shape)
         self.x_dim, self.z_dims = x_dim, tuple(z_dims)
-        self.likelihood, self.inference, self.image_shape = likelihood, guide, image_shape
+        self.likelihood, self.inference, self.posterior, self.image_shape = likelihood, guide, posterior, image_shape
         act = ACTIVATIONS[activation]
         ups, heads, downs, priors = [], [], [], []
         below = seen = x_dim  # what the model's layer makes, and what the guide's layer reads
         for level, (z_dim, units) in enumerate(zip(z_dims, hidden, strict=True)):
             ups.append(mlp((seen, *units), act, end=True))
             top = units[-1] if units else seen
-            heads.append(GaussianHead(top, z_dim))
+            heads.append(GaussianHead(top, z_dim) if posterior == "diagonal" else RankOneHead(top, z_dim))
             seen = z_dim if guide == "chain" else top
             if level == 0:
                 self.decoder = mlp((z_dim, *reversed(units), x_dim), act)
             else:
                 downs.append(mlp((z_dim, *reversed(units)), act, end=True))
                 above = units[0] if units else z_dim
-                priors.append(GaussianHead(above, below) if noise == "network" else _FixedNoise(above, below))
+                priors.append(GaussianHead(above, below) if noise == "network" else FixedNoise(above, below))
             below = z_dim
         self.up, self.head = nn.ModuleList(ups), nn.ModuleList(heads)
         self.down, self.prior = nn.ModuleList(downs), nn.ModuleList(priors)
@@ -105,6 +111,21 @@ class DLGM(nn.Module):
         if self.likelihood == "bernoulli":
             return BernoulliVector(out)
         return dist.Normal(out, self.log_scale.exp()).to_event(1)
+
+    def marginal(self) -> dist.MultivariateNormal:
+        """p(x) of a linear Gaussian model in closed form, event (D,); with one layer that is factor analysis.
+
+        Raises:
+            ValueError: the model is not linear, or not Gaussian.
+        """
+        maps = [*self.decoder, *(part for down in self.down for part in down)]  # pyright: ignore
+        if self.likelihood != "gaussian" or len(maps) > 1 or not all(isinstance(p, FixedNoise) for p in self.prior):
+            raise ValueError(
+                "only a linear Gaussian model has its p(x) in closed form: "
+                "DLGM(D, z_dims=(Z,), hidden=((),), likelihood='gaussian', noise='learned')"
+            )
+        above: Any = [(prior.linear, prior.log_scale) for prior in self.prior]
+        return collapse_linear([(maps[0], self.log_scale), *above])
 
     @torch.no_grad()
     def encode_layers(self, x: Tensor) -> list[Tensor]:
@@ -144,21 +165,28 @@ class DLGM(nn.Module):
 
     def _infer(self, pick: Pick, x: Tensor) -> list[Tensor]:
         """The guide's z_1, ..., z_L."""
-        found, upward, seen = [], [], x
-        for level, (up, head) in enumerate(zip(self.up, self.head, strict=True), start=1):
+        layers = list(zip(self.up, self.head, strict=True))
+        found, seen = [], x
+        if self.inference == "chain":
+            for level, (up, head) in enumerate(layers, start=1):
+                found.append(pick(f"z{level}", self._q(head(up(seen)))))
+                seen = found[-1]
+            return found
+        upward = []
+        for up, head in layers:
             seen = up(seen)
             upward.append(head(seen))
-            if self.inference != "ladder":
-                found.append(pick(f"z{level}", dist.Normal(*upward[-1]).to_event(1)))
-            if self.inference == "chain":
-                seen = found[-1]
-        if self.inference == "ladder":
-            for level in range(len(upward), 0, -1):
-                q = upward[level - 1]
-                if found:
-                    q = _product(q, self.p_z(level, found[0]))
-                found.insert(0, pick(f"z{level}", dist.Normal(*q).to_event(1)))
+        for level in range(len(layers), 0, -1):
+            q = upward[level - 1]
+            if found and self.inference == "ladder":
+                q = product(q, self.p_z(level, found[0]))
+            found.insert(0, pick(f"z{level}", self._q(q)))
         return found
+
+    def _q(self, parameters: Any) -> dist.TorchDistribution:
+        if self.posterior == "rank_one":
+            return RankOneNormal(*parameters)
+        return dist.Normal(*parameters).to_event(1)
 
     @torch.no_grad()
     def _start_at(self, mean: Tensor) -> None:
@@ -172,19 +200,6 @@ class DLGM(nn.Module):
         self.decoder[-1].bias.copy_(start)  # pyright: ignore
 
 
-class _FixedNoise(nn.Module):
-    """A linear map to the mean, and one learned deviation a unit: Rezende's T(h) + G xi with a diagonal G."""
-
-    def __init__(self, n_in: int, n_out: int):
-        super().__init__()
-        self.linear = mlp((n_in, n_out))
-        self.log_scale = nn.Parameter(torch.zeros(n_out))
-
-    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        mean = self.linear(h)
-        return mean, self.log_scale.exp().expand(mean.shape)
-
-
 def _mean(name: str, q: Any) -> Tensor:
     return q.mean
 
@@ -193,13 +208,7 @@ def _draw(name: str, p: Any) -> Tensor:
     return p.sample()
 
 
-def _product(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the Gaussian that is proportional to the product of two."""
-    pa, pb = a[1] ** -2, b[1] ** -2
-    return (a[0] * pa + b[0] * pb) / (pa + pb), (pa + pb).rsqrt()
-
-
-def _check(x_dim, z_dims, hidden, activation, likelihood, guide, noise, image_shape) -> None:  # noqa: ANN001
+def _check(x_dim, z_dims, hidden, activation, likelihood, guide, posterior, noise, image_shape) -> None:  # noqa: ANN001
     example = "DLGM(784, z_dims=(100, 50), hidden=((200, 200), (100, 100)))"
     if not z_dims:
         raise ValueError(f"a deep latent Gaussian model has at least one layer, got z_dims=(): {example}")
@@ -214,10 +223,16 @@ def _check(x_dim, z_dims, hidden, activation, likelihood, guide, noise, image_sh
             raise ValueError(f"{name} holds sizes of at least 1, got {value}: {example}")
     words = {
         "activation": (activation, tuple(ACTIVATIONS)), "likelihood": (likelihood, ("bernoulli", "gaussian")),
-        "guide": (guide, ("chain", "parallel", "ladder")), "noise": (noise, ("network", "learned")),
+        "guide": (guide, ("chain", "parallel", "ladder")), "posterior": (posterior, ("diagonal", "rank_one")),
+        "noise": (noise, ("network", "learned")),
     }  # fmt: skip
     for name, (word, known) in words.items():
         if word not in known:
             raise ValueError(f"unknown {name} '{word}': choose one of {', '.join(known)}")
+    if posterior == "rank_one" and guide == "ladder":
+        raise ValueError(
+            "a ladder's layers are products of diagonal Gaussians: posterior='rank_one' goes with guide='chain' or "
+            "'parallel'"
+        )
     if image_shape is not None and image_shape[0] * image_shape[1] * image_shape[2] != x_dim:
         raise ValueError(f"image_shape {tuple(image_shape)} does not hold x_dim={x_dim} values")
