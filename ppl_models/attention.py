@@ -38,6 +38,7 @@ def window(params: Tensor, grid: int, shape: tuple[int, int]) -> Window:
         grid: n, lines of the grid each way.
         shape: (H, W) of the image.
     """
+    params = params.to(torch.promote_types(params.dtype, torch.float32))  # half a pixel is lost to half precision
     x, y, log_variance, log_stride, log_intensity = params.unbind(-1)
     h, w = shape
     stride = log_stride.exp() * ((max(h, w) - 1) / max(grid - 1, 1))

@@ -117,3 +117,10 @@ def test_gradients_by_finite_differences():
     params = (0.4 * torch.randn(2, 5)).requires_grad_()
     assert gradcheck(lambda i, p: read(i, p, 3), (image, params))
     assert gradcheck(lambda w, p: write(w, p, (5, 7)), (patch, params))
+
+
+def test_half_precision_places_windows_in_single():
+    params = torch.full((5,), 0.3).bfloat16()
+    at = window(params, grid=3, shape=(28, 28))
+    assert all(value.dtype == torch.float32 for value in at)
+    assert read(torch.rand(1, 28, 28, dtype=torch.float32), params, 3).dtype == torch.float32

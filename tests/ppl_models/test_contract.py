@@ -2,7 +2,7 @@
 
 import torch
 
-from ppl_models import VAE, ConditionalVAE
+from ppl_models import DRAW, VAE, ConditionalVAE
 from tests.suites import ModelGuideSuite
 
 
@@ -35,3 +35,20 @@ class TestConditionalVAE(ModelGuideSuite):
 class TestGaussianConditionalVAE(TestConditionalVAE):
     def make(self):
         return ConditionalVAE(10, 6, z_dim=3, hidden=(8,), activation="relu", likelihood="gaussian")
+
+
+class TestDRAW(TestVAE):
+    latents = frozenset({"z1", "z2"})
+
+    def make(self):
+        return DRAW(16, (1, 4, 4), glimpses=2, z_dim=3, units=6)
+
+
+class TestAttentiveDRAW(TestDRAW):
+    def make(self):
+        return DRAW(16, (1, 4, 4), glimpses=2, z_dim=3, units=6, read=2, write=3)
+
+
+class TestGaussianDRAW(TestDRAW):
+    def make(self):
+        return DRAW(16, glimpses=2, z_dim=3, units=6, likelihood="gaussian")
