@@ -28,6 +28,8 @@ __all__ = ["CompiledSteps", "Outcome"]
 PATIENCE = 3000  # steps; some 10 s of compilation against 2 to 4 ms saved a step
 _CHECK = 1000  # steps between two comparisons of a recorded program with the program itself
 _KINDS = 64  # kinds of batch that are counted; a number that is never the same twice is none
+_TOLERANCE = 1e-4  # of a recorded run against the program, relative to a tensor's largest value
+_TOLERANCE_REDUCED = 3e-2  # where bfloat16 or float16 is in it: the order of sums shows in the third digit
 
 
 class Outcome(NamedTuple):
@@ -153,8 +155,9 @@ class CompiledSteps:
             theirs = self._joint(*args)
         with self._untouched(), torch.no_grad():
             ours = recorded(*args)
+        rtol = _TOLERANCE_REDUCED if _is_reduced(recorded) else _TOLERANCE
         for a, b in zip(pytree.tree_leaves(ours), pytree.tree_leaves(theirs), strict=True):
-            if b is not None and not torch.allclose(a, b, rtol=1e-4, atol=1e-4 * float(b.abs().max()), equal_nan=True):
+            if b is not None and not torch.allclose(a, b, rtol=rtol, atol=rtol * float(b.abs().max()), equal_nan=True):
                 raise UnsupportedModelError(
                     "the program does not do the same twice: something that is no tensor changes from step to step "
                     "(an attribute, a counter, Python's random): make it a tensor, a buffer of the module"
@@ -170,6 +173,12 @@ class CompiledSteps:
             with torch.no_grad():
                 for buffer, value in zip(self.buffers, kept, strict=True):
                     buffer.copy_(value)
+
+
+def _is_reduced(recorded: Recorded) -> bool:
+    """Whether a part of it runs in 16 bits, as under `precision="bf16-mixed"`."""
+    values = (node.meta.get("val") for node in recorded.graph.graph.nodes)
+    return any(isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16) for value in values)
 
 
 def describe(batch: tuple[Any, ...]) -> str:

@@ -15,7 +15,7 @@ from inference.capture import compiled as module
 from inference.capture import inductor, record
 from inference.capture.inductor import rewritten
 from inference.errors import RunError
-from ppl_models import VAE, SigmoidBeliefNetwork
+from ppl_models import DRAW, VAE, SigmoidBeliefNetwork
 
 X = torch.bernoulli(torch.full((20, 12), 0.5), generator=torch.Generator().manual_seed(0))
 
@@ -136,19 +136,20 @@ class TestWhen:
             == {"0: 8x12 float32": 6, "0: 4x12 float32": 3}
         )
 
-    def test_half_precision_is_recorded(self, graphs):
+    @pytest.mark.parametrize("build", [vae, lambda: DRAW(12, glimpses=4, z_dim=3, units=8)])
+    def test_half_precision_is_recorded(self, build, graphs):
         fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
 
         def losses(compile):
             torch.manual_seed(0)
-            model = vae()
+            model = build()
             svi = SVI(model, TraceELBO(), Adam(model.parameters(), 1e-2, eps=1e-2), compile=compile)
             svi.setup(fabric)
             return [svi.step(X).loss.item() for _ in range(3)]
 
         plain = losses(False)
-        assert losses(True) == pytest.approx(plain, rel=1e-5)
-        assert graphs and plain != pytest.approx(trained(vae, TraceELBO, False, batches=[X] * 3)[1], rel=1e-6)
+        assert losses(True) == pytest.approx(plain, rel=1e-4)  # weights that are used T times: sums in another order
+        assert graphs and plain != pytest.approx(trained(build, TraceELBO, False, batches=[X] * 3)[1], rel=1e-6)
 
 
 def test_a_frozen_parameter_stays_and_dropout_ends_with_eval(graphs):
