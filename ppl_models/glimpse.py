@@ -6,6 +6,7 @@
 """
 
 import math
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -58,8 +59,9 @@ class WindowReader(nn.Module):
     def forward(self, x: Tensor, error: Tensor, h: Tensor) -> Tensor:
         """(..., D) and (..., H) -> (..., 2 C n n)."""
         c, height, width = self.shape
-        both = beside(x, error).unflatten(-1, (2 * c, height, width))
-        return read(both, self.place(h), self.grid).flatten(-3)
+        with _full_precision(h):
+            both = beside(x, error).unflatten(-1, (2 * c, height, width))
+            return read(both, self.place(h), self.grid).flatten(-3)
 
     def window(self, h: Tensor) -> Window | None:
         """Where the decoder's state h (..., H) looks."""
@@ -97,12 +99,18 @@ class WindowWriter(nn.Module):
     def forward(self, h: Tensor) -> Tensor:
         """(..., H) -> (..., D)."""
         c, height, width = self.shape
-        params, patch = self.patch(h).split((5, c * self.grid**2), -1)
-        return write(patch.unflatten(-1, (c, self.grid, self.grid)), params, (height, width)).flatten(-3)
+        with _full_precision(h):
+            params, patch = self.patch(h).split((5, c * self.grid**2), -1)
+            return write(patch.unflatten(-1, (c, self.grid, self.grid)), params, (height, width)).flatten(-3)
 
     def window(self, h: Tensor) -> Window | None:
         """Where the decoder's state h (..., H) writes."""
         return window(self.patch(h)[..., :5], self.grid, self.shape[1:])
+
+
+def _full_precision(like: Tensor) -> AbstractContextManager[None]:
+    """No autocast within: 16-bit numbers would place a window to an eighth of a pixel."""
+    return torch.autocast(like.device.type, enabled=False)
 
 
 def _stride(shape: Shape, grid: int) -> float:

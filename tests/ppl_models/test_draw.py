@@ -396,6 +396,18 @@ def test_compiled_training_is_the_same_training(attention: dict[str, Any]) -> No
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-4)
 
 
+def test_autocast_rounds_products_but_not_windows() -> None:
+    draw = make((1, 28, 28), read=2, write=3).float()
+    h = torch.randn(6, 5)
+    x, error = torch.rand(2, 6, 784)
+    exact = draw.reader(x, error, h), draw.writer(h)
+    estimate = TraceELBO()(draw, rows(draw).float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(draw.reader(x, error, h), exact[0]) and torch.equal(draw.writer(h), exact[1])
+        rough = TraceELBO()(draw, rows(draw).float())
+    assert torch.isfinite(rough.loss) and rough.loss.dtype == estimate.loss.dtype
+
+
 # ---- draws, codes and pictures
 
 
