@@ -6,7 +6,6 @@
 """
 
 import math
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -108,7 +107,7 @@ class WindowWriter(nn.Module):
         return window(self.patch(h)[..., :5], self.grid, self.shape[1:])
 
 
-def _full_precision(like: Tensor) -> AbstractContextManager[None]:
+def _full_precision(like: Tensor) -> torch.autocast:
     """No autocast within: 16-bit numbers would place a window to an eighth of a pixel."""
     return torch.autocast(like.device.type, enabled=False)
 
