@@ -13,7 +13,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, check_options, mlp
+from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, check_options, mlp, output_start
 
 __all__ = ["ConditionalVAE"]
 
@@ -50,7 +50,7 @@ class ConditionalVAE(nn.Module):
         image_shape: tuple[int, int, int] | None = None,
     ):
         super().__init__()
-        _check(x_dim, c_dim, z_dim, hidden, activation, likelihood, mean, image_shape)
+        _check(x_dim, c_dim, z_dim, hidden, activation, likelihood, image_shape)
         self.x_dim, self.c_dim, self.z_dim, self.likelihood = x_dim, c_dim, z_dim, likelihood
         self.image_shape = image_shape
         act = ACTIVATIONS[activation]
@@ -64,10 +64,8 @@ class ConditionalVAE(nn.Module):
         if likelihood == "gaussian":
             self.log_scale = nn.Parameter(torch.zeros(x_dim))
         if mean is not None:
-            # pixels that are always 0 would start at minus infinity
-            start = torch.logit(mean.clamp(0.001, 0.999)) if likelihood == "bernoulli" else mean
             with torch.no_grad():
-                self.decoder[-1].bias.copy_(start)  # pyright: ignore[reportCallIssue]
+                self.decoder[-1].bias.copy_(output_start(mean, x_dim, likelihood))  # pyright: ignore[reportCallIssue]
 
     def model(self, x: Tensor, c: Tensor) -> None:
         """p(x, z | c) of rows x (N, D) and c (N, C)."""
@@ -117,12 +115,8 @@ class ConditionalVAE(nn.Module):
         return self.p_x(self.q_z(x, c).mean, c).mean
 
 
-def _check(x_dim, c_dim, z_dim, hidden, activation, likelihood, mean, image_shape) -> None:  # noqa: ANN001
+def _check(x_dim, c_dim, z_dim, hidden, activation, likelihood, image_shape) -> None:  # noqa: ANN001
     example = "ConditionalVAE(392, 392, z_dim=50, hidden=(200, 200))"
     check_options({"x_dim": x_dim, "c_dim": c_dim, "z_dim": z_dim}, hidden, activation, likelihood, example)
-    if mean is not None and mean.shape != (x_dim,):
-        raise ValueError(
-            f"mean holds {mean.numel()} values, not x_dim={x_dim}: pass the mean of the training rows, x.mean(0)"
-        )
     if image_shape is not None and image_shape[0] * image_shape[1] * image_shape[2] != x_dim + c_dim:
         raise ValueError(f"image_shape {tuple(image_shape)} does not hold x_dim + c_dim = {x_dim + c_dim} values")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "ACTIVATIONS", "BernoulliVector", "GaussianHead", "LabelledMLP", "Linear", "check_options", "conv_decoder",
-    "conv_encoder", "fold", "mlp",
+    "conv_encoder", "fold", "mlp", "output_start",
 ]  # fmt: skip
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -229,6 +229,17 @@ class BernoulliVector(dist.Independent):
             logits = logits.expand(*logits.shape[:-1], shape[-1])
             return (value * logits).sum(-1) - torch.nn.functional.softplus(logits).sum(-1)
         return _LogProbBernoulli.apply(logits, value.expand(shape))
+
+
+def output_start(mean: Tensor, x_dim: int, likelihood: str = "bernoulli") -> Tensor:
+    """Where an output's bias starts, from the mean (D,) of the training data: its logit, or the mean itself."""
+    if mean.numel() != x_dim:
+        raise ValueError(
+            f"mean holds {mean.numel()} values, not x_dim={x_dim}: pass the mean of the training rows, x.mean(0)"
+        )
+    mean = mean.detach().clone().reshape(x_dim)
+    # pixels that are always 0 would start at minus infinity
+    return torch.logit(mean.clamp(0.001, 0.999)) if likelihood == "bernoulli" else mean
 
 
 def check_options(sizes: dict[str, int], hidden: Sequence[int], activation: str, likelihood: str, example: str) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from ppl_models.nn import BernoulliVector, Linear, mlp
+from ppl_models.nn import BernoulliVector, Linear, mlp, output_start
 
 __all__ = ["SigmoidBeliefNetwork"]
 
@@ -111,8 +111,7 @@ class SigmoidBeliefNetwork(nn.Module):
     @torch.no_grad()
     def _start_at(self, mean: Tensor) -> None:
         self.centre.copy_(mean)
-        # pixels that are always 0 would start at minus infinity
-        self.down[0].bias.copy_(torch.logit(mean.clamp(0.001, 0.999)))  # pyright: ignore
+        self.down[0].bias.copy_(output_start(mean, len(mean)))  # pyright: ignore
 
 
 class _Earlier(Linear):

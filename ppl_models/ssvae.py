@@ -18,7 +18,7 @@ import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, LabelledMLP, check_options, mlp
+from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, LabelledMLP, check_options, mlp, output_start
 
 __all__ = ["SemiSupervisedVAE", "StackedVAE"]
 
@@ -150,12 +150,11 @@ class SemiSupervisedVAE(nn.Module):
 
     @torch.no_grad()
     def _start_at(self, mean: Tensor) -> None:
-        if mean.numel() != self.x_dim:
-            raise ValueError(f"mean holds {mean.numel()} values, not x_dim={self.x_dim}: pass x.mean(0)")
+        start = output_start(mean, self.x_dim, self.likelihood)
         if self.likelihood == "gaussian":
-            self.output.linear.bias[: self.x_dim] = mean
-        else:  # pixels that are always 0 would start at minus infinity
-            self.output[0].bias.copy_(torch.logit(mean.clamp(0.001, 0.999)))
+            self.output.linear.bias[: self.x_dim] = start
+        else:
+            self.output[0].bias.copy_(start)
 
 
 class StackedVAE(nn.Module):

@@ -22,6 +22,7 @@ from ppl_models.nn import (
     conv_encoder,
     fold,
     mlp,
+    output_start,
 )
 
 __all__ = ["VAE"]
@@ -136,17 +137,12 @@ class VAE(nn.Module):
 
     @torch.no_grad()
     def _start_at(self, mean: Tensor) -> None:
-        if mean.numel() != self.x_dim:
-            raise ValueError(
-                f"mean holds {mean.numel()} values, not x_dim={self.x_dim}: "
-                "pass the mean of the training rows, x.mean(0)"
-            )
+        start = output_start(mean, self.x_dim, self.likelihood)
         last = [m for m in self.decoder.modules() if isinstance(m, nn.Linear | nn.ConvTranspose2d)][-1]
         assert last.bias is not None
-        if last.bias.shape != mean.shape:  # a convolution has one bias a channel
-            mean = mean.reshape(last.bias.shape[0], -1).mean(1)
-        # pixels that are always 0 would start at minus infinity
-        last.bias.copy_(torch.logit(mean.clamp(0.001, 0.999)) if self.likelihood == "bernoulli" else mean)
+        if last.bias.shape != start.shape:  # a convolution has one bias a channel
+            start = output_start(mean.reshape(len(last.bias), -1).mean(1), len(last.bias), self.likelihood)
+        last.bias.copy_(start)
 
 
 def _check(x_dim, z_dim, hidden, activation, likelihood, image_shape, conv, input_dropout) -> None:  # noqa: ANN001
