@@ -212,10 +212,10 @@ def _check(x_dim, z_dims, hidden, activation, likelihood, guide, posterior, nois
     example = "DLGM(784, z_dims=(100, 50), hidden=((200, 200), (100, 100)))"
     if not z_dims:
         raise ValueError(f"a deep latent Gaussian model has at least one layer, got z_dims=(): {example}")
-    if len(hidden) != len(z_dims):
+    if len(hidden) != len(z_dims) or any(isinstance(units, int) for units in hidden):
         raise ValueError(
             f"hidden names the units below each layer, {len(z_dims)} tuples for z_dims={tuple(z_dims)}, "
-            f"got {len(hidden)}: {example}"
+            f"got {tuple(hidden)}: {example}"
         )
     sizes = [("x_dim", x_dim), *(("z_dims", z) for z in z_dims), *(("hidden", h) for units in hidden for h in units)]
     for name, value in sizes:

@@ -2,7 +2,7 @@
 
 import torch
 
-from ppl_models import DRAW, VAE, ConditionalVAE
+from ppl_models import DLGM, DRAW, VAE, ConditionalVAE
 from tests.suites import ModelGuideSuite
 
 
@@ -52,3 +52,20 @@ class TestAttentiveDRAW(TestDRAW):
 class TestGaussianDRAW(TestDRAW):
     def make(self):
         return DRAW(16, glimpses=2, z_dim=3, units=6, likelihood="gaussian")
+
+
+class TestDLGM(TestVAE):
+    latents = frozenset({"z1", "z2"})
+
+    def make(self):
+        return DLGM(16, (4, 3), ((8, 6), (5,)))
+
+
+class TestRankOneDLGM(TestDLGM):
+    def make(self):
+        return DLGM(16, (4, 3), ((8,), ()), likelihood="gaussian", guide="parallel", posterior="rank_one")
+
+
+class TestLadderDLGM(TestDLGM):
+    def make(self):
+        return DLGM(16, (4, 3), ((8,), (5,)), guide="ladder", noise="learned")
