@@ -20,7 +20,7 @@ from ppl_models.attention import Window
 from ppl_models.glimpse import WholeReader, WholeWriter, WindowReader, WindowWriter
 from ppl_models.handover import Handover
 from ppl_models.lstm import LSTM, State
-from ppl_models.nn import BernoulliVector, GaussianHead, check_options
+from ppl_models.nn import BernoulliVector, GaussianHead, check_options, output_start
 
 __all__ = ["DRAW", "Frames"]
 
@@ -75,7 +75,7 @@ class DRAW(nn.Module):
         mean: Tensor | None = None,
     ):
         super().__init__()
-        _check(x_dim, image_shape, glimpses, z_dim, units, read, write, likelihood, mean)
+        _check(x_dim, image_shape, glimpses, z_dim, units, read, write, likelihood)
         self.x_dim, self.glimpses, self.z_dim, self.likelihood = x_dim, glimpses, z_dim, likelihood
         self.image_shape, self.read, self.write = image_shape, read, write
         shape = image_shape or (1, 1, x_dim)
@@ -83,7 +83,7 @@ class DRAW(nn.Module):
         self.encoder, self.head = LSTM(self.reader.n_out + units, units), GaussianHead(units, z_dim)
         self.decoder = LSTM(z_dim, units)
         self.writer = WholeWriter(x_dim, units) if write is None else WindowWriter(shape, units, write)
-        self.blank = nn.Parameter(_start_at(mean, x_dim, likelihood))
+        self.blank = nn.Parameter(torch.zeros(x_dim) if mean is None else output_start(mean, x_dim, likelihood))
         if likelihood == "gaussian":
             self.log_scale = nn.Parameter(torch.zeros(x_dim))
         self._handover = Handover()
@@ -205,15 +205,7 @@ class DRAW(nn.Module):
         return Frames(images, self.writer.window(states(drawn)), self.reader.window(states(seen)) if seen else None)
 
 
-def _start_at(mean: Tensor | None, x_dim: int, likelihood: str) -> Tensor:
-    if mean is None:
-        return torch.zeros(x_dim)
-    mean = mean.detach().clone().reshape(x_dim)
-    # pixels that are always 0 would start at minus infinity
-    return torch.logit(mean.clamp(0.001, 0.999)) if likelihood == "bernoulli" else mean
-
-
-def _check(x_dim, image_shape, glimpses, z_dim, units, read, write, likelihood, mean) -> None:  # noqa: ANN001
+def _check(x_dim, image_shape, glimpses, z_dim, units, read, write, likelihood) -> None:  # noqa: ANN001
     example = "DRAW(784, (1, 28, 28), glimpses=10, read=2, write=5)"
     sizes = {"x_dim": x_dim, "glimpses": glimpses, "z_dim": z_dim, "units": units}
     grids = {name: grid for name, grid in (("read", read), ("write", write)) if grid is not None}
@@ -226,7 +218,3 @@ def _check(x_dim, image_shape, glimpses, z_dim, units, read, write, likelihood, 
         if grid > min(image_shape[1:]):
             h, w = image_shape[1:]
             raise ValueError(f"{name}={grid} is larger than the image of {h} x {w}: at most {min(h, w)}, or None")
-    if mean is not None and mean.numel() != x_dim:
-        raise ValueError(
-            f"mean holds {mean.numel()} values, not x_dim={x_dim}: pass the mean of the training rows, x.mean(0)"
-        )

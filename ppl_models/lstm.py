@@ -1,4 +1,4 @@
-"""One step of a long short-term memory (Hochreiter & Schmidhuber 1997): a single product for its four gates.
+"""One step of a long short-term memory [hochreiter1997]: a single product for its four gates.
 
 i, f, o, g = W [inputs, h] + b,    c' = sigmoid(f) c + sigmoid(i) tanh(g),    h' = sigmoid(o) tanh(c')
 """
