@@ -93,6 +93,7 @@ def main() -> None:
         compare,
         data,
         evaluate,
+        impute,
         labels,
         sample,
         train,

@@ -50,6 +50,7 @@ def evaluate(
     from rich.progress import Progress
 
     from inference.cli.annealed import annealed
+    from inference.cli.deep_pictures import DEEP
     from inference.cli.game_folder import is_game
     from inference.cli.judged import evaluate_game
     from inference.cli.labelled import baselines, classification, own_posterior
@@ -57,6 +58,7 @@ def evaluate(
     from inference.cli.paired import paired, save_bounds
     from inference.cli.running import integers, make_fabric
     from inference.cli.runs import load_model, open_run, test_rows
+    from inference.cli.sites import sites_in_use
     from inference.comparison.diagnostics import khat
     from inference.errors import RunError
     from inference.evidence.active import active_units
@@ -115,7 +117,10 @@ def evaluate(
     active = None
     code = pair.owner.encode if run.labels is None else pair.owner.style
     units = code(*(part[:1] for part in data)).shape[-1]
-    if len(test.x) > 1:  # one image has neither a variance of its means nor a standard error
+    sites = sites_in_use(pair, data, seed) if run.model in DEEP and len(test.x) > 1 else None
+    if sites is not None:
+        active = sum(site["active"] for site in sites.values())
+    elif len(test.x) > 1:  # one image has neither a variance of its means nor a standard error
         active, _ = active_units(lambda x: code(*run.rows(x.to(fabric.device))).cpu(), test.x)
     rows, bounds = [], {each: bound_per_datum(log_w, each) for each in ks}
     for each in ks:
@@ -133,6 +138,7 @@ def evaluate(
         "ais": None,
         "active_units": active,
         "units": units,
+        **({} if sites is None else {"sites": sites}),
         "khat_median": rows[-1]["khat"],
         "khat_above_0.7": None if tails.isnan().all() else float((tails > 0.7).double().mean()),
         "seconds": round(time.perf_counter() - start, 2),
@@ -163,6 +169,7 @@ def _table(result: dict) -> None:
 
     from inference.cli.annealed import words
     from inference.cli.labelled import label_lines, other_lines
+    from inference.cli.sites import site_lines
 
     table = Table(title=f"{result['data']}: bound on {result['evidence']}, nats per image (seed {result['seed']})")
     for heading in ("k", "L_k", "standard error", "images"):
@@ -178,7 +185,9 @@ def _table(result: dict) -> None:
     if result["dreams"]:
         console.print(f"proposal: the guide after {result['dreams']} batches of the model's own draws")
     if result["active_units"] is not None:
-        console.print(f"active units: {result['active_units']} of {result['units']}")
+        total = [f"active units: {result['active_units']} of {result['units']}"]
+        for line in site_lines(result["sites"]) if "sites" in result else total:
+            console.print(line, soft_wrap=True)
     if result["khat_median"] is not None:
         share = result["khat_above_0.7"]
         console.print(f"Pareto k-hat: median {result['khat_median']:.2f}, above 0.7 for {share:.0%} of the images")

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from inference.cli.annealed import words
 from inference.cli.completions import completions, reconstructed
+from inference.cli.deep_pictures import DEEP, code_pictures, deep_pictures
 from inference.cli.label_pictures import label_pictures
 from inference.cli.labelled import label_lines
 from inference.cli.runs import Run, load_model, open_run, read_metrics, test_rows
 from inference.comparison.figures import image_grid, png_bytes
 from inference.comparison.report import write_run
 from inference.errors import CheckpointError
+from inference.pair import Pair
 
 __all__ = ["grid", "write_page"]
 
@@ -37,6 +39,7 @@ def write_page(out: Path, device: str) -> Path:
     if result is not None:
         rows = [dict(row) for row in result["rows"]]
         rows[-1] |= {"active_units": result["active_units"], "units": result["units"], "data": result["data"]}
+        rows[-1]["sites"] = result.get("sites")
         rows[-1]["ais"] = None if result.get("ais") is None else words(result["ais"], run.evidence)
     history = read_metrics(out)
     last = history[-1] if history else {}
@@ -60,7 +63,8 @@ def write_page(out: Path, device: str) -> Path:
         config=config,
         history=history,
         evaluation=rows,
-        images=_pictures(pair.owner, run),
+        images=_pictures(pair, run),
+        codes=code_pictures(pair.owner, run),
         evidence=run.evidence,
         classes=_classes(result),
     )
@@ -77,10 +81,10 @@ def _classes(result: dict[str, Any] | None) -> dict[str, Any] | None:
     return {"headline": headline, "lines": lines, "others": found["baselines"], "confusion": found["confusion"]}
 
 
-def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:
+def _pictures(pair: Pair, run: Run) -> list[tuple[str, str, bytes]]:
+    model: Any = pair.owner.cpu()
     if run.options["image_shape"][1] < 2:
         return []  # rows that are no images
-    model = model.cpu()
     if run.labels is not None:
         return label_pictures(model, run)
     x = test_rows(run, None, run.seed).x
@@ -95,7 +99,7 @@ def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:
             ("Reconstructions", beside, png_bytes(grid(torch.cat(pairs), run, 16))),
         ]
     pictures = []
-    if run.options.get("z_dim") == 2:
+    if run.model == "vae" and run.options["z_dim"] == 2:
         side = 20
         axis = torch.linspace(-3, 3, side)
         # the first latent runs to the right, the second up, as on paper
@@ -103,10 +107,10 @@ def _pictures(model: Any, run: Run) -> list[tuple[str, str, bytes]]:
         caption = "Decoded means over z in [-3, 3] x [-3, 3]: the survey's Figure 6a."
         pictures.append(("Latent manifold", caption, png_bytes(grid(model.decode(z), run, side, gap=0))))
     caption = "Mean images of 64 draws from the prior."
-    if "z_dim" in run.options:
+    if run.model == "vae":
         caption = f"{caption[:-1]}, z of {run.options['z_dim']} dimensions: the survey's Figure 6b."
     pictures.append(("Random samples", caption, png_bytes(grid(model.generate(64, run.seed), run, 16))))
     pairs = [row for block in x.split(16) for row in (block, model.reconstruct(block))]
     caption = "Test images, and below each the mean image of its code."
     pictures.append(("Reconstructions", caption, png_bytes(grid(torch.cat(pairs), run, 16))))
-    return pictures
+    return pictures + (deep_pictures(pair, run, x) if run.model in DEEP else [])

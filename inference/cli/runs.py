@@ -14,7 +14,7 @@ from inference.errors import CheckpointError, RunError
 from inference.pair import Pair, as_pair
 from inference.training.checkpoint import load, restore
 from inference.training.run import CHECKPOINT, METRICS
-from ppl_models import DLGM, VAE, ConditionalVAE, SemiSupervisedVAE, SigmoidBeliefNetwork, StackedVAE, data
+from ppl_models import DLGM, DRAW, VAE, ConditionalVAE, SemiSupervisedVAE, SigmoidBeliefNetwork, StackedVAE, data
 from ppl_models.data import ImageParts
 
 __all__ = ["Run", "installed", "load_model", "open_run", "test_rows"]
@@ -32,6 +32,7 @@ MODELS = {
     "ssvae": SemiSupervisedVAE,
     "m1m2": _stacked,
     "dlgm": DLGM,
+    "draw": DRAW,
     "sbn": lambda x_dim, hidden, **options: SigmoidBeliefNetwork((x_dim, *hidden), **options),
 }
 

@@ -1,4 +1,4 @@
-"""`ppl sample`: images drawn from a trained run, as one PNG."""
+"""`ppl sample`: images drawn from a trained run, as one PNG; of DRAW also as a GIF of how they are drawn."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ __all__ = ["check_png", "sample"]
 @guarded
 def sample(
     run_dir: Annotated[Path, typer.Argument(metavar="DIR", help="a folder that `ppl train` wrote")],
-    out: Annotated[Path, typer.Option(help="the PNG file to write")],
+    out: Annotated[Path, typer.Option(help="the PNG file to write; of DRAW, a GIF of images being drawn too")],
     n: Annotated[int, typer.Option("-n", help="number of images, or of styles")] = 64,
     seed: Annotated[int, typer.Option(help="of the draws")] = 0,
 ) -> None:
@@ -22,14 +22,22 @@ def sample(
     of a model of labels, each class in -n styles; of a game its samples, points over the density they are to have.
     """
     from inference.cli.completions import completed
+    from inference.cli.deep_pictures import drawing_film
     from inference.cli.game_folder import is_game
     from inference.cli.game_page import game_samples
     from inference.cli.label_pictures import by_class
     from inference.cli.page import grid
     from inference.cli.runs import load_model, open_run
     from inference.comparison.figures import save_png, write_atomic
+    from inference.errors import RunError
 
-    check_png(out, n)
+    film = out.suffix.lower() == ".gif"
+    check_png(out.with_suffix(".png") if film else out, n)
+    if film and (is_game(run_dir) or open_run(run_dir).model != "draw"):
+        raise RunError(
+            f"a GIF shows how an image is drawn step by step, and {run_dir} is no run of draw: pass --out "
+            f"{out.with_suffix('.png')}"
+        )
     if is_game(run_dir):
         png = game_samples(run_dir, n, seed)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +47,9 @@ def sample(
     run = open_run(run_dir)
     pair, _ = load_model(run_dir, run)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if run.labels is not None:
+    if film:
+        write_atomic(out, drawing_film(pair.owner, tuple(run.options["image_shape"]), n, seed))
+    elif run.labels is not None:
         save_png(grid(by_class(pair.owner, n, seed), run, columns=n), out)
     else:
         x = pair.owner.generate(n, seed) if run.parts is None else completed(pair.owner, run, n, seed)

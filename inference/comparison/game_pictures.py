@@ -184,8 +184,8 @@ def numbered(x: Any, columns: int) -> np.ndarray:
     return np.asarray(sheet)
 
 
-def animation(pictures: Sequence[tuple[str, bytes]]) -> bytes:
-    """A GIF of PNG files, each with its words above, small ones enlarged; half a second each, the last for two."""
+def animation(pictures: Sequence[tuple[str, bytes]], milliseconds: int = 500) -> bytes:
+    """A GIF of PNG files, each with its words above, small ones enlarged; so long each, the last for two seconds."""
     font, frames, opened = ImageFont.load_default(14), [], []
     for _, png in pictures:
         with Image.open(io.BytesIO(png)) as picture:
@@ -197,6 +197,6 @@ def animation(pictures: Sequence[tuple[str, bytes]]) -> bytes:
         ImageDraw.Draw(frame).text((4, 3), words, font=font, fill="black")
         frames.append(frame.quantize(128))
     buffer = io.BytesIO()
-    times = [500] * (len(frames) - 1) + [2000]
+    times = [milliseconds] * (len(frames) - 1) + [2000]
     frames[0].save(buffer, format="GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
     return buffer.getvalue()

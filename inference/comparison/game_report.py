@@ -5,32 +5,21 @@ At the equilibrium of the cross-entropy losses D = 1/2 everywhere and the discri
 """
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
-from PIL import Image
 
 from inference.adversarial.losses import Equilibrium
 from inference.comparison.figures import curves, write_atomic
-from inference.comparison.report import environment, flatten
+from inference.comparison.report import Picture, environment, flatten, shown
 
 __all__ = ["Level", "Picture", "Snapshot", "write_game"]
 
 NEAR = 0.01  # of the steps: frozen stretches with less between them are drawn as one
 PLAYERS = {"discriminator": 0, "generator": 1}  # the lines of their colours
-
-
-class Picture(NamedTuple):
-    """PNG files of one picture: for a dark page another one, where it is drawn and not made of pixels."""
-
-    heading: str
-    caption: str
-    light: bytes
-    dark: bytes | None = None
 
 
 class Snapshot(NamedTuple):
@@ -82,12 +71,12 @@ def write_game(
             headline=_unbroken([*_headline(levels, rest), *([evaluation["headline"]] if evaluation else [])]),
             summary={key: value for key, value in summary.items() if value is not None},
             levels=[
-                (level.heading, _charts(level, rest), _frozen(level), [_shown(each) for each in level.frames])
+                (level.heading, _charts(level, rest), _frozen(level), [shown(each) for each in level.frames])
                 for level in levels
             ],
             rest=rest,
             level=_level(rest),
-            pictures=[(each.heading, each.caption, _shown(each)) for each in pictures],
+            pictures=[(each.heading, each.caption, shown(each)) for each in pictures],
             evaluation=evaluation,
             evaluate=evaluate,
             film=None if film is None else base64.b64encode(film).decode(),
@@ -183,12 +172,3 @@ def _merged(freezes: Sequence[tuple[str, int, int | None]], last: int) -> list[t
         else:
             found.append((float(start), end))
     return found
-
-
-def _shown(picture: Any) -> dict[str, Any]:
-    """A picture as the page embeds it, with its size, so that the page does not jump while it decodes."""
-    with Image.open(io.BytesIO(picture.light), formats=["PNG"]) as image:
-        width, height = image.size
-    light, dark = (None if each is None else base64.b64encode(each).decode() for each in (picture.light, picture.dark))
-    words = getattr(picture, "words", None) or picture.heading
-    return {"light": light, "dark": dark, "width": width, "height": height, "words": words}

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -15,9 +15,18 @@ from PIL import Image
 
 from inference.comparison.figures import curves, write_atomic
 
-__all__ = ["environment", "flatten", "write_run"]
+__all__ = ["Picture", "environment", "flatten", "shown", "write_run"]
 
 KHAT_LIMIT = 0.7  # above it the weights' variance cannot be trusted: vehtari2024psis
+
+
+class Picture(NamedTuple):
+    """PNG files of one picture: for a dark page another one, where it is drawn and not made of pixels."""
+
+    heading: str
+    caption: str
+    light: bytes
+    dark: bytes | None = None
 
 
 def write_run(
@@ -32,6 +41,7 @@ def write_run(
     noun: str = "images",
     evidence: str = "log p(x)",
     classes: Mapping[str, Any] | None = None,
+    codes: Sequence[Picture] = (),
 ) -> None:
     """Render a run as one self-contained page at `path`, written atomically.
 
@@ -42,12 +52,14 @@ def write_run(
         nats per datum, loss = -(L_reg + L_rec), L_reg = -KL(q || p); `valid` has the sign of `loss`. Seconds
         count from the start of the run.
     evaluation: one mapping for each k with `k`, `mean` and `se` (nats), `images`, and perhaps `khat`,
-        `active_units`, `units`, `data`, `ais` (sentences).
+        `active_units`, `units`, `sites` (of each latent site `active`, `units` and `kl`, nats),
+        `data`, `ais` (sentences).
     images: (heading, caption, PNG bytes).
     noun: what a datum is, in the plural; a run of images can be evaluated by `ppl evaluate`.
     evidence: what the bound is a bound on.
     classes: of a classifier: `headline` and `lines`, sentences; `others` to compare with, `name`, `error` and its
         interval `low`, `high`; `confusion`, a row for each true class and a column for each predicted one.
+    codes: pictures of latent space, one for each layer.
     """
     path = Path(path)
     settings = dict(config)
@@ -66,13 +78,15 @@ def write_run(
             noun=noun,
             evidence=evidence,
             classes=classes,
-            facts={key: _last(rows, key) for key in ("active_units", "units", "data", "khat", "ais")},
+            facts={key: _last(rows, key) for key in ("active_units", "units", "sites", "data", "khat", "ais")},
+            use=_use(_last(rows, "sites") or {}),
             khat_limit=KHAT_LIMIT,
             evaluate=f"ppl evaluate {shlex.quote(str(path.parent))} --k 1,5,50,5000",
             settings=flatten(settings),
             command=command,
             versions=flatten(versions) if isinstance(versions, Mapping) else {},
             images=[(heading, caption, *_embed(png)) for heading, caption, png in images],
+            codes=[(picture.heading, picture.caption, shown(picture)) for picture in codes],
         )
     )
     write_atomic(path, page.encode())
@@ -128,6 +142,16 @@ def _headline(history: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, 
     return words
 
 
+def _use(sites: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """A chart of the KL of each latent site in turn, where there are more than a small table shows at a glance."""
+    if len(sites) <= 3:
+        return Markup("")
+    rows = [{"t": t, "kl": site["kl"]} for t, site in enumerate(sites.values(), start=1)]
+    words = f"{next(iter(sites))} to {list(sites)[-1]}"
+    title = "KL of each latent site"
+    return Markup(curves(rows, "t", {"kl": words}, x_label="latent site", y_label="KL, nats", title=title))
+
+
 def _last(rows: Sequence[Mapping[str, Any]], key: str) -> Any:
     return next((row[key] for row in reversed(rows) if row.get(key) is not None), None)
 
@@ -145,6 +169,14 @@ def _embed(png: bytes) -> tuple[str, int, int]:
     """Encode a PNG as base64, with its size, so that the page does not jump while it decodes."""
     with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
         return base64.b64encode(png).decode(), *image.size
+
+
+def shown(picture: Any) -> dict[str, Any]:
+    """A picture with `light`, `dark` and `heading` (or `words`) as the macro `embedded` takes it."""
+    light, width, height = _embed(picture.light)
+    dark = None if picture.dark is None else _embed(picture.dark)[0]
+    words = getattr(picture, "words", None) or picture.heading
+    return {"light": light, "dark": dark, "width": width, "height": height, "words": words}
 
 
 def _number(value: object) -> object:
