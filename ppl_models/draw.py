@@ -8,6 +8,7 @@ The guide draws too: it sees what the canvas c still lacks. So the canvas of the
 takes it over instead of drawing it again (`Handover`).
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -96,7 +97,7 @@ class DRAW(nn.Module):
             z: list[Any] = [pyro.sample(f"z{t}", prior) for t in range(1, self.glimpses + 1)]
             c = self._handover.take(self, z)
             if c is None:
-                *_, (_, c) = self._draw(z)
+                c = _last(self._draw(z)).c
             pyro.sample("x", self.p_x(c), obs=x)
 
     def guide(self, x: Tensor) -> None:
@@ -108,7 +109,7 @@ class DRAW(nn.Module):
             return z[-1]
 
         with pyro.plate("data", len(x), dim=-1):
-            *_, (_, c) = self._look_and_draw(x, sample)
+            c = _last(self._look_and_draw(x, sample)).c
         self._handover.leave(self, z, c)
 
     def p_x(self, c: Tensor) -> dist.TorchDistribution:
@@ -125,8 +126,7 @@ class DRAW(nn.Module):
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """The mean image E[x | z]: (..., T Z) -> (..., D)."""
-        *_, last = self._draw(z.split(self.z_dim, -1))
-        return self._mean(last.c)
+        return self._mean(_last(self._draw(z.split(self.z_dim, -1))).c)
 
     @torch.no_grad()
     def generate(self, n: int, seed: int = 0) -> Tensor:
@@ -203,6 +203,11 @@ class DRAW(nn.Module):
 
         images = torch.stack([self._mean(at.c) for at in drawn])
         return Frames(images, self.writer.window(states(drawn)), self.reader.window(states(seen)) if seen else None)
+
+
+def _last(steps: Iterator[Canvas]) -> Canvas:
+    """The last step's; those before are let go as it gets there."""
+    return deque(steps, maxlen=1).pop()
 
 
 def _check(x_dim, image_shape, glimpses, z_dim, units, read, write, likelihood) -> None:  # noqa: ANN001
