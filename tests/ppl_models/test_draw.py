@@ -7,12 +7,14 @@ from typing import Any
 import pyro
 import pytest
 import torch
+from numpy.polynomial.hermite_e import hermegauss
 from pyro import poutine
 from torch import Tensor, nn
 from torch.distributions import Normal
 
 from inference import IWAE, SVI, TraceELBO, log_marginal, log_weights
 from inference.capture import record
+from inference.evidence.importance import importance_weights
 from inference.pair import as_pair
 from ppl_models import DRAW, VAE
 from ppl_models.handover import Handover
@@ -207,14 +209,27 @@ def test_weights_of_particles_are_those_of_each_by_itself(attention: dict[str, A
     torch.testing.assert_close(bound, (log_w.logsumexp(0) - math.log(k)).mean().detach())
 
 
-def test_more_draws_are_a_better_bound() -> None:
-    draw = make(read=2, write=2).float()
-    x = rows(draw, 20).float()
+@pytest.mark.parametrize("attention", [{}, {"read": 2, "write": 2}])
+def test_evidence_by_quadrature(attention: dict[str, Any]) -> None:
+    draw = make((1, 2, 3), glimpses=2, z_dim=1, **attention)
+    with torch.no_grad():
+        draw.decoder.gates.weight.mul_(4)  # codes that matter
+    x = rows(draw, 3)
+    at, weight = (torch.from_numpy(v) for v in hermegauss(60))  # for exp(-z^2 / 2)
+    z = torch.cartesian_prod(at, at)  # (3600, 2)
+    log_weight = torch.cartesian_prod(weight, weight).log().sum(1) - math.log(2 * math.pi)
+    logits = draw.decode(z).logit()
+    log_p_x = -nn.functional.binary_cross_entropy_with_logits(
+        logits[:, None].expand(-1, 3, -1), x.expand(len(z), -1, -1), reduction="none"
+    ).sum(-1)
+    exact = (log_weight[:, None] + log_p_x).logsumexp(0)
+    log_w = importance_weights(draw, x, 4000, seed=1).double()
+    found = log_w.logsumexp(0) - math.log(len(log_w))
+    error = (log_w - found).exp().std(0) / math.sqrt(len(log_w))  # of log p(x), by the delta method
+    assert bool(((found - exact).abs() < 4 * error + 1e-5).all()) and float(error.max()) < 0.02
     torch.manual_seed(1)
-    elbo = TraceELBO(num_particles=50)(draw, x).bound
-    evidence = log_marginal(draw, x, k=200)
-    assert evidence.mean > float(elbo)
-    assert log_marginal(draw, x, k=1).mean < evidence.mean
+    elbo = float(TraceELBO(num_particles=500)(draw, x).bound)
+    assert elbo < float(exact.mean()) and elbo < log_marginal(draw, x, k=1000).mean
 
 
 # ---- the canvas that the guide hands to the model
