@@ -10,7 +10,10 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-__all__ = ["app", "guarded", "main", "train_app"]
+__all__ = ["FEW_LABELS", "GAMES", "WITH_A_BOUND", "app", "guarded", "main", "train_app"]
+
+# the groups of `ppl train --help`
+WITH_A_BOUND, FEW_LABELS, GAMES = "Models with a bound on log p(x)", "Few labels", "Games of two players"
 
 _STYLE: dict[str, Any] = {"no_args_is_help": True, "add_completion": False, "pretty_exceptions_enable": False}
 app = typer.Typer(

@@ -14,7 +14,7 @@ from inference.comparison.latent_pictures import latent_picture
 from inference.comparison.report import Picture
 from inference.comparison.sheets import framed, headed, stacked
 
-__all__ = ["DEEP", "code_pictures", "deep_pictures", "drawing_film"]
+__all__ = ["DEEP", "boxes_of", "code_pictures", "deep_facts", "deep_pictures", "drawing_film", "drawing_pictures"]
 
 DEEP = ("dlgm", "draw")  # models of several latent sites, each with units of its own
 SHARES, STEPS, EACH = (0.3, 0.5, 0.7), 100, 3  # of imputations; images a mask
@@ -23,10 +23,24 @@ DRAWN, READ, MOST = 6, 4, 12  # images of each kind, glimpses at most
 FILM_SECONDS = 4.0
 
 
+def deep_facts(run: Run) -> dict[str, str]:
+    """What a deep model is, for the head of the page: its network and guide, or its glimpses and windows."""
+    options = run.options
+    if run.model == "dlgm":
+        layers = [f"{'-'.join(map(str, [*h, z]))}" for h, z in zip(options["hidden"], options["z_dims"], strict=True)]
+        posterior = ", rank one" if options.get("posterior") == "rank_one" else ""
+        return {"network": "-".join([str(options["x_dim"]), *layers]), "guide": options["guide"] + posterior}
+    if run.model == "draw":
+        sides = {word: options[word] for word in ("read", "write") if options[word]}
+        windows = ", ".join(f"{word}s through {side} x {side}" for word, side in sides.items())
+        return {"glimpses": str(options["glimpses"]), "attention": windows or "none"}
+    return {}
+
+
 def deep_pictures(pair: Any, run: Run, x: Tensor) -> list[tuple[str, str, bytes]]:
     """Headings, captions and PNG files beside samples and reconstructions; x: test images (N, D)."""
     shape = tuple(run.options["image_shape"])
-    found = _drawing(pair.owner, shape, run.seed, x[:READ]) if run.model == "draw" else []
+    found = drawing_pictures(pair.owner, shape, run.seed, x[:READ]) if run.model == "draw" else []
     few = x[: 2 * EACH]
     masks = [random_mask(len(few), shape, share, run.seed + i) for i, share in enumerate(SHARES)]
     masks.append(square_mask(len(few), shape, max(1, max(shape[1:]) // 2)))
@@ -56,7 +70,7 @@ def code_pictures(model: Any, run: Run) -> list[Picture]:
     return found
 
 
-def _drawing(model: Any, shape: tuple[int, ...], seed: int, x: Tensor) -> list[tuple[str, str, bytes]]:
+def drawing_pictures(model: Any, shape: tuple[int, ...], seed: int, x: Tensor) -> list[tuple[str, str, bytes]]:
     """Rows of an image at each glimpse: from the prior, and of test images (N, D) read and drawn again."""
     at = np.unique(np.linspace(0, model.glimpses - 1, min(MOST, model.glimpses)).round().astype(int))
     words = [f"t = {t + 1}" if t == at[0] else str(t + 1) for t in at]
@@ -67,11 +81,11 @@ def _drawing(model: Any, shape: tuple[int, ...], seed: int, x: Tensor) -> list[t
 
     frames = model.frames(DRAWN, seed)
     caption = "From the prior, step by step" + ("; red: the window that is written." if frames.write else ".")
-    sheet = headed(rows(frames.images, _boxes(frames.write, frames.images)), words)
+    sheet = headed(rows(frames.images, boxes_of(frames.write, frames.images)), words)
     found = [("Images being drawn", caption, png_bytes(sheet))]
     again = model.frames_of(x)
     both = torch.stack([x.expand(len(again.images), -1, -1), again.images], 2)  # (T, n, 2, D)
-    boxes = np.stack([_boxes(again.read, again.images), _boxes(again.write, again.images)], 2)
+    boxes = np.stack([boxes_of(again.read, again.images), boxes_of(again.write, again.images)], 2)
     pairs = [rows(both[:, i], boxes[:, i]) for i in range(len(x))]
     caption = "Test images, and below each what has been drawn of it"
     caption += "; red: the window that is read, below that which is written." if again.read or again.write else "."
@@ -81,7 +95,7 @@ def _drawing(model: Any, shape: tuple[int, ...], seed: int, x: Tensor) -> list[t
 def drawing_film(model: Any, shape: tuple[int, ...], n: int, seed: int) -> bytes:
     """A GIF of n images from the prior as they are drawn; it pauses on the last."""
     frames, columns = model.frames(n, seed), max(1, round(n**0.5))
-    boxes = _boxes(frames.write, frames.images)
+    boxes = boxes_of(frames.write, frames.images)
     images = frames.images.reshape(len(boxes), n, *shape)
     grids = [framed(x, box, columns) for x, box in zip(images, boxes, strict=True)] + [image_grid(images[-1], columns)]
     words = [f"t = {t + 1}" for t in range(len(images))] + [f"after {len(images)} glimpses"]
@@ -91,7 +105,7 @@ def drawing_film(model: Any, shape: tuple[int, ...], n: int, seed: int) -> bytes
     )
 
 
-def _boxes(window: Any, images: Tensor) -> np.ndarray:
+def boxes_of(window: Any, images: Tensor) -> np.ndarray:
     """Edges of windows in pixels from an image's corner, (T, n, 4): left, top, right, bottom; NaN without attention.
 
     A window counts pixels from the middle of the first; its frame runs through the outermost lines of its grid.

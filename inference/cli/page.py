@@ -9,7 +9,7 @@ from torch import Tensor
 
 from inference.cli.annealed import words
 from inference.cli.completions import completions, reconstructed
-from inference.cli.deep_pictures import DEEP, code_pictures, deep_pictures
+from inference.cli.deep_pictures import DEEP, code_pictures, deep_facts, deep_pictures
 from inference.cli.label_pictures import label_pictures
 from inference.cli.labelled import label_lines
 from inference.cli.runs import Run, load_model, open_run, read_metrics, test_rows
@@ -51,6 +51,7 @@ def write_page(out: Path, device: str) -> Path:
             "data": run.data,
             "pixels": run.pixels,
             **({"predicted": run.parts.words} if run.parts else {}),
+            **deep_facts(run),
             **({"labels": run.label_words} if run.labels is not None else {}),
             "objective": run.bound,
             "parameters": sum(p.numel() for p in pair.named_parameters().values()),

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from inference.cli import options as o
-from inference.cli.app import guarded, train_app
+from inference.cli.app import WITH_A_BOUND, guarded, train_app
 from inference.errors import RunError
 
 __all__ = ["sbn", "train", "vae"]
@@ -51,7 +51,7 @@ def train(
         raise RunError("name a model (`ppl train vae --help`) or a run to go on with (`ppl train --resume DIR`)")
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=WITH_A_BOUND)
 @guarded
 def vae(
     data: o.Data,
@@ -122,7 +122,7 @@ def vae(
     start(run, out, device=device, devices=devices, strategy=strategy)
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=WITH_A_BOUND)
 @guarded
 def sbn(
     data: o.Data,

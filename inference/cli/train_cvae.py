@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 
 from inference.cli import options as o
-from inference.cli.app import guarded, train_app
+from inference.cli.app import WITH_A_BOUND, guarded, train_app
 
 __all__ = ["cvae"]
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=WITH_A_BOUND)
 @guarded
 def cvae(
     data: o.Data,

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from inference.cli import options as o
-from inference.cli.app import guarded, train_app
+from inference.cli.app import WITH_A_BOUND, guarded, train_app
 from inference.errors import RunError
 
 __all__ = ["dlgm", "draw", "iwae2"]
@@ -20,12 +20,15 @@ DreamEpochs = Annotated[
     typer.Option(help="then more, of the guide alone, on the model's draws too; by default one in 30 of --epochs"),
 ]
 Guide = Annotated[str, typer.Option(help="chain (Burda), parallel (Rezende) or ladder (Sonderby)")]
+Posterior = Annotated[
+    str, typer.Option(help="diagonal, or rank_one: precision D + u u^T, Rezende's; not with the ladder")
+]
 Noise = Annotated[str, typer.Option(help="deviations of the model's layers: network, of the layer above, or learned")]
 Activation = Annotated[str, typer.Option(help="tanh, relu, softplus, elu or gelu")]
 Likelihood = Annotated[str, typer.Option(help="bernoulli or gaussian")]
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=WITH_A_BOUND)
 @guarded
 def dlgm(
     data: o.Data,
@@ -35,6 +38,7 @@ def dlgm(
         str, typer.Option(help="units of the deterministic layers below each, / between layers; - for none")
     ] = "200,200/100,100",
     guide: Guide = "chain",
+    posterior: Posterior = "diagonal",
     noise: Noise = "network",
     activation: Activation = "tanh",
     likelihood: Likelihood = "bernoulli",
@@ -75,8 +79,8 @@ def dlgm(
     run = Run(
         model="dlgm",
         options={
-            "z_dims": integers("z-dims", z_dims), "hidden": _layers(hidden), "guide": guide, "noise": noise,
-            "activation": activation, "likelihood": likelihood,
+            "z_dims": integers("z-dims", z_dims), "hidden": _layers(hidden), "guide": guide, "posterior": posterior,
+            "noise": noise, "activation": activation, "likelihood": likelihood,
         },
         data=data, binarize=binarize, objective=objective, k=draws(objective, k), elbo_epochs=elbo_epochs,
         dream_epochs=dream_epochs, gradient="dreg", epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
@@ -87,7 +91,7 @@ def dlgm(
     start(run, out, device=device, devices=devices, strategy=strategy)
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=WITH_A_BOUND)
 @guarded
 def iwae2(
     data: o.Data,
@@ -137,7 +141,7 @@ def iwae2(
     start(run, out, device=device, devices=devices, strategy=strategy)
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=WITH_A_BOUND)
 @guarded
 def draw(
     data: o.Data,

@@ -6,7 +6,7 @@ import typer
 
 from inference.cli import game_options as g
 from inference.cli import options as o
-from inference.cli.app import guarded, train_app
+from inference.cli.app import GAMES, guarded, train_app
 
 __all__ = ["dcgan", "gan"]
 
@@ -30,7 +30,7 @@ CONVOLUTIONS: dict[str, Any] = {
 STACKED = CONVOLUTIONS | {"channels": 24, "pack": 2, "epochs": 28}  # of a thousand modes
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=GAMES)
 @guarded
 def gan(
     data: Annotated[
@@ -88,7 +88,7 @@ def gan(
     play(run, out, device=device, devices=devices, strategy=strategy)
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=GAMES)
 @guarded
 def dcgan(
     data: Annotated[str, typer.Option(help="mnist, stacked_mnist, cifar10, ..., or a folder of images")],

@@ -6,7 +6,7 @@ import typer
 
 from inference.cli import game_options as g
 from inference.cli import options as o
-from inference.cli.app import guarded, train_app
+from inference.cli.app import GAMES, guarded, train_app
 
 __all__ = ["lapgan"]
 
@@ -17,7 +17,7 @@ PYRAMID: dict[str, Any] = {
 }  # fmt: skip
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=GAMES)
 @guarded
 def lapgan(
     data: Annotated[str, typer.Option(help="cifar10, ..., or a folder of images")],

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from inference.cli import options as o
-from inference.cli.app import guarded, train_app
+from inference.cli.app import FEW_LABELS, guarded, train_app
 
 __all__ = ["m1m2", "ssvae"]
 
@@ -26,7 +26,7 @@ Hidden = Annotated[str, typer.Option(help="units of the encoders' hidden layers;
 Activation = Annotated[str, typer.Option(help="tanh, relu, softplus, elu or gelu")]
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=FEW_LABELS)
 @guarded
 def ssvae(
     data: o.Data,
@@ -86,7 +86,7 @@ def ssvae(
     start(run, out, device=device)
 
 
-@train_app.command()
+@train_app.command(rich_help_panel=FEW_LABELS)
 @guarded
 def m1m2(
     data: o.Data,
