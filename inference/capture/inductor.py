@@ -14,14 +14,16 @@ import torch
 
 from inference.capture.passes import LINEAR, merge_equal, use_onednn
 from inference.capture.record import Recorded
+from inference.capture.sums import merge_sums
 
 __all__ = ["compiled", "rewritten"]
 
 
 def rewritten(recorded: Recorded) -> Recorded:
-    """The same function after the passes of `passes.py`, still a graph."""
+    """The same function after the passes of `passes.py` and `sums.py`, still a graph."""
     module = deepcopy(recorded.graph)
     merge_equal(module.graph)
+    merge_sums(module.graph)
     use_onednn(module.graph)
     module.recompile()
     return recorded.with_graph(module)
