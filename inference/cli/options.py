@@ -9,27 +9,27 @@ from typer import Option
 __all__ = [
     "AdamEps", "BatchSize", "Binarize", "CheckpointEpochs", "CheckpointMinutes", "ClipNorm", "Compile", "Data",
     "Device", "Devices", "Epochs", "KlWarmup", "KlWeight", "Lr", "LrFinal", "Out", "Patience", "Precision", "Seed",
-    "Strategy", "Tensorboard", "Threads", "WeightDecay",
+    "Strategy", "Tensorboard", "Threads", "WeightDecay", "learning",
 ]  # fmt: skip
 
-_learning = partial(Option, rich_help_panel="Learning")
+learning = partial(Option, rich_help_panel="Learning")
 _machine = partial(Option, rich_help_panel="Machine and files")
 
 Data = Annotated[str, Option(help="a name from `ppl data`, or a .npy, .npz or folder of images")]
 Out = Annotated[Path, Option(help="folder for the run; must be new or empty")]
 Binarize = Annotated[str, Option(help="auto, dynamic (each visit draws grey images anew) or none")]
-Epochs = Annotated[int, _learning(help="passes over the data")]
-BatchSize = Annotated[int, _learning(help="rows in a step")]
-Lr = Annotated[float, _learning(help="Adam's learning rate at the start")]
-LrFinal = Annotated[float, _learning(help="and at the end; it falls on a straight line")]
+Epochs = Annotated[int, learning(help="passes over the data")]
+BatchSize = Annotated[int, learning(help="rows in a step")]
+Lr = Annotated[float, learning(help="Adam's learning rate at the start")]
+LrFinal = Annotated[float, learning(help="and at the end; it falls on a straight line")]
 Seed = Annotated[int, Option(help="of weights, batches and draws")]
-WeightDecay = Annotated[float, _learning(help="decoupled, of every weight")]
+WeightDecay = Annotated[float, learning(help="decoupled, of every weight")]
 # Burda's 1e-4 for the VAE: pixels that are hardly ever on would else take steps as long as all others
-AdamEps = Annotated[float, _learning(help="Adam's eps: larger shortens the steps of rarely moved weights")]
-ClipNorm = Annotated[float | None, _learning(help="largest norm of the gradient")]
-KlWeight = Annotated[float, _learning(help="of the regulariser: 1 is the bound itself, less lets codes tell more")]
-KlWarmup = Annotated[int, _learning(help="epochs over which the regulariser's weight rises to 1")]
-Patience = Annotated[int | None, _learning(help="stop after so many epochs without a better held-out bound")]
+AdamEps = Annotated[float, learning(help="Adam's eps: larger shortens the steps of rarely moved weights")]
+ClipNorm = Annotated[float | None, learning(help="largest norm of the gradient")]
+KlWeight = Annotated[float, learning(help="of the regulariser: 1 is the bound itself, less lets codes tell more")]
+KlWarmup = Annotated[int, learning(help="epochs over which the regulariser's weight rises to 1")]
+Patience = Annotated[int | None, learning(help="stop after so many epochs without a better held-out bound")]
 Device = Annotated[str, _machine(help="cpu, cuda or auto")]
 Devices = Annotated[int, _machine(help="processes, one a device")]
 Strategy = Annotated[str, _machine(help="of several processes: auto or ddp")]

@@ -14,10 +14,14 @@ BURDA = {"z_dims": [100, 50], "hidden": [[200, 200], [100, 100]]}  # 784-200-200
 
 Objective = Annotated[str, typer.Option(help="elbo or iwae")]
 K = Annotated[int | None, typer.Option(help="samples per datum: 1 for elbo, 5 for iwae")]
-ElboEpochs = Annotated[int | None, typer.Option(help="with iwae: epochs on the ELBO first; half of all by default")]
+ElboEpochs = Annotated[int | None, typer.Option(help="with iwae: epochs on the ELBO first; 3 in 5 by default")]
 DreamEpochs = Annotated[
     int | None,
     typer.Option(help="then more, of the guide alone, on the model's draws too; by default one in 30 of --epochs"),
+]
+KlWarmup = Annotated[
+    int | None,
+    o.learning(help="epochs over which the regulariser's weight rises to 1, so that upper layers stay; 1 in 10"),
 ]
 Guide = Annotated[str, typer.Option(help="chain (Burda), parallel (Rezende) or ladder (Sonderby)")]
 Posterior = Annotated[
@@ -37,7 +41,7 @@ def dlgm(
     hidden: Annotated[
         str, typer.Option(help="units of the deterministic layers below each, / between layers; - for none")
     ] = "200,200/100,100",
-    guide: Guide = "chain",
+    guide: Guide = "ladder",
     posterior: Posterior = "diagonal",
     noise: Noise = "network",
     activation: Activation = "tanh",
@@ -47,7 +51,7 @@ def dlgm(
     elbo_epochs: ElboEpochs = None,
     dream_epochs: DreamEpochs = None,
     binarize: o.Binarize = "auto",
-    epochs: o.Epochs = 400,
+    epochs: o.Epochs = 300,
     batch_size: o.BatchSize = 100,
     lr: o.Lr = 3e-3,
     lr_final: o.LrFinal = 3e-5,
@@ -56,7 +60,7 @@ def dlgm(
     adam_eps: o.AdamEps = 1e-4,
     clip_norm: o.ClipNorm = None,
     kl_weight: o.KlWeight = 1.0,
-    kl_warmup: o.KlWarmup = 0,
+    kl_warmup: KlWarmup = None,
     patience: o.Patience = None,
     device: o.Device = "auto",
     devices: o.Devices = 1,
@@ -72,10 +76,7 @@ def dlgm(
     from inference.cli.running import draws, integers, start
     from inference.cli.runs import Run
 
-    if elbo_epochs is None:
-        elbo_epochs = epochs // 2 if objective == "iwae" else 0
-    if dream_epochs is None:
-        dream_epochs = epochs // 30 if devices == 1 else 0
+    elbo_epochs, dream_epochs, kl_warmup = _shares(epochs, objective, devices, elbo_epochs, dream_epochs, kl_warmup)
     run = Run(
         model="dlgm",
         options={
@@ -102,7 +103,7 @@ def iwae2(
     elbo_epochs: ElboEpochs = None,
     dream_epochs: DreamEpochs = None,
     binarize: o.Binarize = "auto",
-    epochs: o.Epochs = 400,
+    epochs: o.Epochs = 300,
     batch_size: o.BatchSize = 100,
     lr: o.Lr = 3e-3,
     lr_final: o.LrFinal = 3e-5,
@@ -110,7 +111,7 @@ def iwae2(
     weight_decay: o.WeightDecay = 0.01,
     adam_eps: o.AdamEps = 1e-4,
     clip_norm: o.ClipNorm = None,
-    kl_warmup: o.KlWarmup = 0,
+    kl_warmup: KlWarmup = None,
     patience: o.Patience = None,
     device: o.Device = "auto",
     devices: o.Devices = 1,
@@ -126,10 +127,7 @@ def iwae2(
     from inference.cli.running import draws, start
     from inference.cli.runs import Run
 
-    if elbo_epochs is None:
-        elbo_epochs = epochs // 2 if objective == "iwae" else 0
-    if dream_epochs is None:
-        dream_epochs = epochs // 30 if devices == 1 else 0
+    elbo_epochs, dream_epochs, kl_warmup = _shares(epochs, objective, devices, elbo_epochs, dream_epochs, kl_warmup)
     run = Run(
         model="dlgm", options={**BURDA, "guide": guide},
         data=data, binarize=binarize, objective=objective, k=draws(objective, k), elbo_epochs=elbo_epochs,
@@ -147,7 +145,7 @@ def draw(
     data: o.Data,
     out: o.Out,
     glimpses: Annotated[int, typer.Option(help="T, steps of drawing")] = 10,
-    z_dim: Annotated[int, typer.Option(help="latent dimensions of each step")] = 50,
+    z_dim: Annotated[int, typer.Option(help="latent dimensions of each step")] = 100,
     units: Annotated[int, typer.Option(help="of the encoder's and of the decoder's LSTM")] = 256,
     read: Annotated[int | None, typer.Option(help="side of the window that reads; without it all of the image")] = None,
     write: Annotated[
@@ -156,7 +154,9 @@ def draw(
     likelihood: Likelihood = "bernoulli",
     objective: Objective = "elbo",
     k: K = None,
-    elbo_epochs: ElboEpochs = None,
+    elbo_epochs: Annotated[
+        int | None, typer.Option(help="with iwae: epochs on the ELBO first; half of all by default")
+    ] = None,
     binarize: o.Binarize = "auto",
     epochs: o.Epochs = 40,
     batch_size: o.BatchSize = 100,
@@ -197,6 +197,17 @@ def draw(
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
     )  # fmt: skip
     start(run, out, device=device, devices=devices, strategy=strategy)
+
+
+def _shares(
+    epochs: int, objective: str, devices: int, elbo: int | None, dream: int | None, warmup: int | None
+) -> tuple[int, int, int]:
+    """Of --epochs, where they are not given: those on the ELBO first, the guide's own at the end, and the warm-up."""
+    if elbo is None:
+        elbo = 3 * epochs // 5 if objective == "iwae" else 0
+    if dream is None:
+        dream = epochs // 30 if devices == 1 else 0
+    return elbo, dream, epochs // 10 if warmup is None else warmup
 
 
 def _layers(words: str) -> list[list[int]]:
