@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from inference.evidence.labels import label_posterior
     from inference.evidence.marginal import exact_log_marginal
     from inference.evidence.proposal import tune_guide
+    from inference.evidence.site_kl import kl_by_site
     from inference.mcmc.gibbs import Gibbs
     from inference.mcmc.hmc import HMC, NUTS
     from inference.mcmc.hmc_within_gibbs import HMCWithinGibbs
@@ -104,6 +105,7 @@ __all__ = [
     "impute",
     "interpolate",
     "judge_samples",
+    "kl_by_site",
     "label_posterior",
     "learn",
     "linear",
@@ -148,6 +150,7 @@ _MODULES = {
     "evidence.labels": ("label_posterior",),
     "evidence.marginal": ("exact_log_marginal",),
     "evidence.proposal": ("tune_guide",),
+    "evidence.site_kl": ("kl_by_site",),
     "mcmc.gibbs": ("Gibbs",),
     "mcmc.hmc": ("HMC", "NUTS"),
     "mcmc.hmc_within_gibbs": ("HMCWithinGibbs",),

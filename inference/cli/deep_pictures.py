@@ -59,7 +59,7 @@ def code_pictures(model: Any, run: Run) -> list[Picture]:
     test = test_rows(run, None, run.seed)
     chosen = torch.randperm(len(test.x), generator=torch.Generator().manual_seed(run.seed))[:CODES]
     labels = None if test.y is None else test.y[chosen].numpy()
-    caption = f"Means of the guide for {len(chosen)} test images"
+    caption = f"Means of the guide for {len(chosen):,} test images"
     caption += ", coloured by class" if labels is not None and labels.max() < 10 else ""
     caption += "; of a layer of more than two units the first two principal components."
     found = []

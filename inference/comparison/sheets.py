@@ -31,7 +31,7 @@ def framed(x: Any, boxes: Any, columns: int, *, cell: int = 42) -> np.ndarray:
     scale = ((grid.shape[1] + GAP) // columns - GAP) // step_x
     high, wide = step_y * scale, step_x * scale
     sheet = Image.fromarray(grid)
-    pen, width = ImageDraw.Draw(sheet), max(1, scale // 2)
+    pen, width = ImageDraw.Draw(sheet), min(2, scale)
     for i, box in enumerate(boxes):
         if not np.isfinite(box).all():
             continue

@@ -27,7 +27,7 @@ from ppl_models.data import Batches
 from tests.inference.test_cli import files, ppl, refused  # noqa: F401  (ppl is a fixture)
 
 SMALL = "--data digits --threads 1 --epochs 2 --batch-size 500 --compile off".split()
-DLGM = ["train", "dlgm", *SMALL, *"--z-dims 3,2 --hidden 8/- --noise learned --dream-epochs 0".split()]
+DLGM = ["train", "dlgm", *SMALL, *"--z-dims 3,2 --hidden 8/- --guide chain --noise learned --dream-epochs 0".split()]
 DRAW = ["train", "draw", *SMALL, *"--glimpses 4 --z-dim 2 --units 8 --read 2 --write 3".split()]
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from inference import kl_by_site
 from inference.errors import ShapeError, UnsupportedModelError
-from inference.evidence.site_kl import kl_by_site
 from inference.pair import as_pair
 from inference.weights import weigh
 
