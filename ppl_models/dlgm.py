@@ -75,6 +75,8 @@ class DLGM(nn.Module):
             ups.append(mlp((seen, *units), act, end=True))
             top = units[-1] if units else seen
             heads.append(GaussianHead(top, z_dim) if posterior == "diagonal" else RankOneHead(top, z_dim))
+            if not units:
+                _start_constant(heads[-1], z_dim)
             seen = z_dim if guide == "chain" else top
             if level == 0:
                 self.decoder = mlp((z_dim, *reversed(units), x_dim), act)
@@ -82,6 +84,8 @@ class DLGM(nn.Module):
                 downs.append(mlp((z_dim, *reversed(units)), act, end=True))
                 above = units[0] if units else z_dim
                 priors.append(GaussianHead(above, below) if noise == "network" else FixedNoise(above, below))
+                if not units and noise == "network":
+                    _start_constant(priors[-1], below)
             below = z_dim
         self.up, self.head = nn.ModuleList(ups), nn.ModuleList(heads)
         self.down, self.prior = nn.ModuleList(downs), nn.ModuleList(priors)
@@ -198,6 +202,12 @@ class DLGM(nn.Module):
         # pixels that are always 0 would start at minus infinity
         start = torch.logit(mean.clamp(0.001, 0.999)) if self.likelihood == "bernoulli" else mean
         self.decoder[-1].bias.copy_(start)  # pyright: ignore
+
+
+@torch.no_grad()
+def _start_constant(head: Any, n_out: int) -> None:
+    """Let deviations start at 1: nothing bounds what a linear layer reads, and exp of it would explode."""
+    head.linear.weight[n_out : 2 * n_out] = 0
 
 
 def _mean(name: str, q: Any) -> Tensor:

@@ -221,6 +221,18 @@ def test_output_bias_starts_at_the_data_mean(likelihood: str, start: list[float]
     torch.testing.assert_close(bias.sigmoid() if likelihood == "bernoulli" else bias, torch.tensor(start))
 
 
+@pytest.mark.parametrize(("guide", "posterior"), GUIDES)
+def test_deviations_of_linear_layers_start_at_one_and_training_stays_finite(guide: str, posterior: str) -> None:
+    """Nothing bounds what such a layer reads."""
+    torch.manual_seed(0)
+    model, x = DLGM(64, (3, 2), ((8,), ()), guide=guide, posterior=posterior), torch.rand(20, 64).round()
+    assert torch.equal(model.p_z(1, 100 * torch.randn(5, 2))[1], torch.ones(5, 3))
+    assert torch.equal(model.head[1](100 * torch.randn(5, 8 if guide != "chain" else 3))[1], torch.ones(5, 2))
+    svi = SVI(model, TraceELBO(), Adam(model.parameters(), 3e-3), compile=False)
+    losses = [float(svi.step(x).loss) for _ in range(30)]
+    assert max(losses) < 100 and losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize("noise", ["network", "learned"])
 def test_generate_is_seeded_and_leaves_the_callers_rng(noise: str) -> None:
     model = make("chain", noise=noise)
