@@ -47,8 +47,10 @@ def start(
         raise RunError(f"--dream-epochs run in one process, got --devices {devices}: leave one of them out")
     if resume:
         load_model(out, run)  # refuses another model's checkpoint before anything is written
-    if run.gradient == "auto":  # the doubly reparameterised gradient runs the guide twice, so it takes no dropout
-        run.gradient = "plain" if run.options.get("input_dropout") else "dreg"
+    if run.gradient == "auto":
+        # the doubly reparameterised gradient takes no dropout, and is noisy where a guide shares the model's networks
+        plain = run.options.get("input_dropout") or run.options.get("guide") == "ladder"
+        run.gradient = "plain" if plain else "dreg"
     fabric = make_fabric(device, devices, strategy, run.precision, run.threads)
     train_set, _ = datasets.load(run.data, seed=run.seed)
     settle(run, train_set)

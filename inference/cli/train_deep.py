@@ -28,6 +28,7 @@ Posterior = Annotated[
     str, typer.Option(help="diagonal, or rank_one: precision D + u u^T, Rezende's; not with the ladder")
 ]
 Noise = Annotated[str, typer.Option(help="deviations of the model's layers: network, of the layer above, or learned")]
+Gradient = Annotated[str, typer.Option(help="of iwae: dreg, plain, or auto: dreg but for the ladder")]
 Activation = Annotated[str, typer.Option(help="tanh, relu, softplus, elu or gelu")]
 Likelihood = Annotated[str, typer.Option(help="bernoulli or gaussian")]
 
@@ -50,6 +51,7 @@ def dlgm(
     k: K = None,
     elbo_epochs: ElboEpochs = None,
     dream_epochs: DreamEpochs = None,
+    gradient: Gradient = "auto",
     binarize: o.Binarize = "auto",
     epochs: o.Epochs = 300,
     batch_size: o.BatchSize = 100,
@@ -84,7 +86,7 @@ def dlgm(
             "noise": noise, "activation": activation, "likelihood": likelihood,
         },
         data=data, binarize=binarize, objective=objective, k=draws(objective, k), elbo_epochs=elbo_epochs,
-        dream_epochs=dream_epochs, gradient="dreg", epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
+        dream_epochs=dream_epochs, gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
         seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm, kl_weight=kl_weight,
         kl_warmup=kl_warmup, patience=patience, precision=precision, compile=compile, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
@@ -102,6 +104,7 @@ def iwae2(
     k: K = None,
     elbo_epochs: ElboEpochs = None,
     dream_epochs: DreamEpochs = None,
+    gradient: Gradient = "auto",
     binarize: o.Binarize = "auto",
     epochs: o.Epochs = 300,
     batch_size: o.BatchSize = 100,
@@ -131,7 +134,7 @@ def iwae2(
     run = Run(
         model="dlgm", options={**BURDA, "guide": guide},
         data=data, binarize=binarize, objective=objective, k=draws(objective, k), elbo_epochs=elbo_epochs,
-        dream_epochs=dream_epochs, gradient="dreg", epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
+        dream_epochs=dream_epochs, gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
         seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm, kl_warmup=kl_warmup,
         patience=patience, precision=precision, compile=compile, threads=threads,
         checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,

@@ -113,7 +113,8 @@ class IWAE:
     - `gradient="plain"`: that of the bound itself, with VIMCO's leave-one-out baseline on the sites that are not
       reparameterised [mnih2016vimco];
     - `gradient="dreg"`: the same expectation for the guide with less variance, sum_k v_k^2 dlog w_k/dz_k dz_k/dphi, v
-      the normalised weights; needs a guide that is reparameterised throughout [tucker2019dreg].
+      the normalised weights; needs a guide that is reparameterised throughout [tucker2019dreg]. Parameters that guide
+      and model share, as a ladder's, keep the model's score without the guide's to cancel it: much noise, so "plain".
 
     Raises (when called):
         ShapeError: k < 1; k = 1 with a discrete site, where the baseline is 0/0.
