@@ -21,21 +21,21 @@ from inference.cli.sites import site_lines
 from inference.comparison.sheets import HIDDEN, RED
 from inference.errors import RunError
 from inference.mcmc.imputation import Imputed
-from ppl_models import data
+from ppl_models import DRAW, VAE, data
 from ppl_models.attention import Window
 from ppl_models.data import Batches
 from tests.inference.test_cli import files, ppl, refused  # noqa: F401  (ppl is a fixture)
 
 SMALL = "--data digits --threads 1 --epochs 2 --batch-size 500 --compile off".split()
-DLGM = ["train", "dlgm", *SMALL, *"--z-dims 3,2 --hidden 8/- --guide chain --noise learned --dream-epochs 0".split()]
-DRAW = ["train", "draw", *SMALL, *"--glimpses 4 --z-dim 2 --units 8 --read 2 --write 3".split()]
+DEEP = ["train", "dlgm", *SMALL, *"--z-dims 3,2 --hidden 8/- --guide chain --noise learned --dream-epochs 0".split()]
+DRAWING = ["train", "draw", *SMALL, *"--glimpses 4 --z-dim 2 --units 8 --read 2 --write 3".split()]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> dict[str, Path]:
     """A run of each model, written by the command in this process."""
     folder, runs = tmp_path_factory.mktemp("runs"), {}
-    for name, words in (("dlgm", DLGM), ("draw", DRAW)):
+    for name, words in (("dlgm", DEEP), ("draw", DRAWING)):
         runs[name] = folder / name
         with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
             patch.setattr(sys, "argv", ["ppl", *words, "--out", str(runs[name])])
@@ -132,9 +132,7 @@ def test_a_frame_runs_through_the_outermost_lines_of_a_window():
 
 
 def test_without_attention_there_are_frames_alone(monkeypatch):
-    from ppl_models import DRAW as Model
-
-    model = Model(64, (1, 8, 8), glimpses=3, z_dim=2, units=4)
+    model = DRAW(64, (1, 8, 8), glimpses=3, z_dim=2, units=4)
     kept = []
     monkeypatch.setattr(
         deep_pictures, "framed", lambda x, boxes, *more: kept.append(boxes) or np.zeros((9, 99, 3), "uint8")
@@ -156,11 +154,23 @@ def test_masks_hide_what_they_say():
     assert torch.equal(mask.missing, random_mask(50, (3, 4, 5), 0.3, seed=1).missing)
     for share, count in ((0.001, 1), (0.999, 19)):  # never none, never all
         assert (random_mask(5, (1, 4, 5), share, 0).missing.sum(1) == count).all()
-    square = square_mask(2, (1, 6, 5), 3).missing.reshape(2, 6, 5)
+    square = square_mask(2, (1, 8, 5), 3).missing.reshape(2, 8, 5)
     rows, columns = square[1].nonzero().unbind(1)
-    assert square.sum() == 18 and (rows.min(), rows.max(), columns.min(), columns.max()) == (1, 3, 1, 3)
-    with pytest.raises(RunError, match="hides all of an image of 6 x 5 at 6 pixels a side, got 6: take one of 1 ... 5"):
-        square_mask(2, (1, 6, 5), 6)
+    assert square.sum() == 18 and (rows.min(), rows.max(), columns.min(), columns.max()) == (2, 4, 1, 3)
+    with pytest.raises(RunError, match="hides all of an image of 8 x 5 at 8 pixels a side, got 8: take one of 1 ... 7"):
+        square_mask(2, (1, 8, 5), 8)
+
+
+def test_each_mask_has_its_own_chains():
+    x = torch.rand(5, 64, generator=torch.Generator().manual_seed(0)).round()
+    masks = [random_mask(5, (1, 8, 8), 0.3, 0), square_mask(5, (1, 8, 8), 4)]
+    found = fill_in(VAE(64, 2, (4,)), x, masks, steps=9, seed=0)
+    assert found.steps == [1, 2, 3, 4, 6, 9] and len(found.found) == 2
+    for mask, one in zip(masks, found.found, strict=True):
+        assert one.path.shape == (6, 5, 64) and one.accepted.shape == (5,)
+        for filled in (one.x, one.mean, *one.path):
+            assert torch.equal(filled[~mask.missing], x[~mask.missing])
+            assert not torch.equal(filled[mask.missing], x[mask.missing])
 
 
 def filled(x: torch.Tensor, mean: torch.Tensor, share: float = 0.5) -> imputations.Filled:
@@ -246,21 +256,21 @@ def test_what_has_no_guide_of_x_alone_or_no_engines_is_refused(ppl, run):  # noq
 
 
 BAD = {
-    "no layers": (DLGM, "--z-dims=", "--z-dims takes whole numbers with commas, such as 200,200, got ''"),
-    "a layer of nothing": (DLGM, "--z-dims 3,0", "at least 1, got 0"),
-    "sizes that do not chain": (DLGM, "--z-dims 3,2,2", "hidden names the units below each layer, 3 tuples"),
-    "hidden": (DLGM, "--hidden 8/a", "--hidden takes the units below each latent layer, .* got '8/a'"),
-    "guide": (DLGM, "--guide up", "unknown guide 'up': choose .*chain"),
-    "posterior": (DLGM, "--posterior full", "unknown posterior 'full': choose"),
-    "ladder of rank one": (DLGM, "--guide ladder --posterior rank_one", "ladder"),
-    "noise": (DLGM, "--noise white", "unknown noise 'white': choose"),
-    "activation": (DLGM, "--activation sin", "unknown activation 'sin'"),
-    "objective": (DLGM, "--objective rws", "unknown objective 'rws': choose elbo or iwae"),
-    "no glimpses": (DRAW, "--glimpses 0", "glimpses is at least 1, got 0"),
-    "a glimpse larger than the image": (DRAW, "--read 9", "read=9 is larger than the image of 8 x 8: at most 8"),
-    "a window larger than the image": (DRAW, "--write 12", "write=12 is larger than the image of 8 x 8"),
-    "no glimpse": (DRAW, "--read 0", "read is at least 1, got 0"),
-    "likelihood": (DRAW, "--likelihood poisson", "unknown likelihood 'poisson'"),
+    "no layers": (DEEP, "--z-dims=", "--z-dims takes whole numbers with commas, such as 200,200, got ''"),
+    "a layer of nothing": (DEEP, "--z-dims 3,0", "at least 1, got 0"),
+    "sizes that do not chain": (DEEP, "--z-dims 3,2,2", "hidden names the units below each layer, 3 tuples"),
+    "hidden": (DEEP, "--hidden 8/a", "--hidden takes the units below each latent layer, .* got '8/a'"),
+    "guide": (DEEP, "--guide up", "unknown guide 'up': choose .*chain"),
+    "posterior": (DEEP, "--posterior full", "unknown posterior 'full': choose"),
+    "ladder of rank one": (DEEP, "--guide ladder --posterior rank_one", "ladder"),
+    "noise": (DEEP, "--noise white", "unknown noise 'white': choose"),
+    "activation": (DEEP, "--activation sin", "unknown activation 'sin'"),
+    "objective": (DEEP, "--objective rws", "unknown objective 'rws': choose elbo or iwae"),
+    "no glimpses": (DRAWING, "--glimpses 0", "glimpses is at least 1, got 0"),
+    "a glimpse larger than the image": (DRAWING, "--read 9", "read=9 is larger than the image of 8 x 8: at most 8"),
+    "a window larger than the image": (DRAWING, "--write 12", "write=12 is larger than the image of 8 x 8"),
+    "no glimpse": (DRAWING, "--read 0", "read is at least 1, got 0"),
+    "likelihood": (DRAWING, "--likelihood poisson", "unknown likelihood 'poisson'"),
 }
 
 
@@ -270,7 +280,7 @@ def test_a_bad_option_is_one_sentence_and_leaves_nothing(ppl, tmp_path, train, o
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("train", [DLGM, DRAW], ids=["dlgm", "draw"])
+@pytest.mark.parametrize("train", [DEEP, DRAWING], ids=["dlgm", "draw"])
 def test_stopped_in_mid_epoch_and_resumed_a_run_is_the_same_bit_for_bit(ppl, monkeypatch, train):  # noqa: F811
     monkeypatch.setattr("inference.cli.page.deep_pictures", lambda *_: [])
     monkeypatch.setattr("inference.cli.page.code_pictures", lambda *_: [])
