@@ -116,6 +116,7 @@ class Run:
         words += f", labels summed out, alpha = {self.alpha:g}" if self.labels is not None else ""
         words += ", doubly reparameterised gradient" if self.objective == "iwae" and self.gradient == "dreg" else ""
         words += f", its regulariser weighted {self.kl_weight:g}" if self.kl_weight != 1 else ""
+        words += f", warm-up of {self.kl_warmup} epochs" if self.kl_warmup else ""
         words += f", after {self.elbo_epochs} epochs of the ELBO" if self.elbo_epochs else ""
         return words + (f", then the guide on dreams for {self.dream_epochs} epochs" if self.dream_epochs else "")
 
