@@ -13,7 +13,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,23 @@ from inference import SVI, TraceELBO, active_units_by_site, fit, importance_weig
 from inference.evidence.importance import bound_per_datum
 from ppl_models import DLGM, data
 
-Z_DIMS = (64, 32, 16, 8, 4)  # Sonderby's five layers
-HIDDEN = ((200,), (100,), (64,), (32,), (16,))
+LAYERS = {  # units of z1, z2, ..., and of the deterministic layers below each; epochs of batches of 100
+    "digits": ((16, 8, 4), ((64,), (32,), (16,)), 200),
+    "binarized_mnist": ((64, 32, 16, 8, 4), ((200,), (100,), (64,), (32,), (16,)), 10),  # Sonderby's latents
+}
 ROWS = [(guide, warm) for guide in ("chain", "ladder") for warm in (False, True)]
 WARM = 0.4  # share of the steps over which the weight rises
 
 
-def learn(guide: str, warm: bool, seed: int, epochs: int, images: int) -> dict[str, Any]:
-    """One training, judged on test images."""
+def learn(guide: str, warm: bool, seed: int, name: str) -> dict[str, Any]:
+    """One training, judged on at most 1000 test images."""
     torch.set_num_threads(1)
-    train, test = data.binarized_mnist()
+    train, test = data.load(name)
+    z_dims, hidden, epochs = LAYERS[name]
+    grey = name == "digits"
     torch.manual_seed(seed)
-    model = DLGM(784, Z_DIMS, HIDDEN, guide=guide, mean=train.x.mean(0))
-    batches = data.Batches(train.x, 100)
+    model = DLGM(train.x.shape[1], z_dims, hidden, guide=guide, mean=train.x.mean(0))
+    batches = data.Batches(train.x, 100, binarize=grey)
     svi = SVI(
         model,
         TraceELBO(),
@@ -46,12 +50,14 @@ def learn(guide: str, warm: bool, seed: int, epochs: int, images: int) -> dict[s
     start = time.process_time()
     fit(svi, batches, epochs, seed, schedule=linear(0.01))
     seconds = time.process_time() - start
-    x = test.x[torch.randperm(len(test.x), generator=torch.Generator().manual_seed(0))[:images]]
+    fixed = torch.Generator().manual_seed(0)
+    x = test.x[torch.randperm(len(test.x), generator=fixed)[:1000]]
+    x = data.binarize(x, fixed) if grey else x
     log_w = importance_weights(model, x, 500)
     units = active_units_by_site(model, x)
     return {
-        "guide": guide, "warm": warm, "seed": seed, "steps": epochs * len(batches), "seconds": seconds,
-        "active": [units[f"z{layer + 1}"].active for layer in range(len(Z_DIMS))],
+        "data": name, "guide": guide, "warm": warm, "seed": seed, "steps": epochs * len(batches), "seconds": seconds,
+        "active": [units[f"z{layer + 1}"].active for layer in range(len(z_dims))],
         "L1": float(bound_per_datum(log_w, 1).mean()), "L500": float(bound_per_datum(log_w, 500).mean()),
     }  # fmt: skip
 
@@ -60,22 +66,22 @@ def _learn(task: tuple[Any, ...]) -> dict[str, Any]:
     return learn(*task)
 
 
-def table(runs: Iterable[dict[str, Any]]) -> str:
+def table(runs: Iterable[dict[str, Any]], z_dims: Sequence[int]) -> str:
     """Markdown, a line a setting: means over seeds, in brackets their standard errors."""
 
     def mean(values: list[float], digits: int) -> str:
         se = f" ({statistics.stdev(values) / math.sqrt(len(values)):.{digits}f})" if len(values) > 1 else ""
         return f"{statistics.mean(values):.{digits}f}{se}"
 
-    layers = " | ".join(f"z{layer + 1}, of {size}" for layer, size in enumerate(Z_DIMS))
+    layers = " | ".join(f"z{layer + 1}, of {size}" for layer, size in enumerate(z_dims))
     columns = ["guide", "warm-up", layers, "active layers", "−L₁", "−L₅₀₀", "CPU-seconds"]
-    lines = ["| " + " | ".join(columns) + " |", "|---" * (len(columns) + len(Z_DIMS) - 1) + "|"]
+    lines = ["| " + " | ".join(columns) + " |", "|---" * (len(columns) + len(z_dims) - 1) + "|"]
     runs = list(runs)
     for guide, warm in ROWS:
         own = [run for run in runs if (run["guide"], run["warm"]) == (guide, warm)]
         if own:
             cells = [guide, "yes" if warm else "no"]
-            cells += [mean([run["active"][layer] for run in own], 1) for layer in range(len(Z_DIMS))]
+            cells += [mean([run["active"][layer] for run in own], 1) for layer in range(len(z_dims))]
             cells.append(mean([sum(n > 0 for n in run["active"]) for run in own], 1))
             cells += [mean([-run[key] for run in own], 2) for key in ("L1", "L500")]
             lines.append("| " + " | ".join([*cells, mean([run["seconds"] for run in own], 0)]) + " |")
@@ -85,15 +91,15 @@ def table(runs: Iterable[dict[str, Any]]) -> str:
 def main() -> None:
     """Run what is asked for and print the table."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--seeds", type=int, default=2)
-    p.add_argument("--epochs", type=int, default=15, help="of 500 steps")
-    p.add_argument("--images", type=int, default=1000)
+    p.add_argument("--data", choices=list(LAYERS), default="digits")
+    p.add_argument("--seeds", type=int, default=5)
     p.add_argument("--processes", type=int, default=1)
     p.add_argument("--json", type=Path, metavar="FILE", help="a line for each run, added to what is there")
     args = p.parse_args()
     runs = [json.loads(line) for line in args.json.read_text().splitlines()] if args.json and args.json.exists() else []
+    runs = [run for run in runs if run["data"] == args.data]
     done = {(run["guide"], run["warm"], run["seed"]) for run in runs}
-    tasks = [(*row, seed, args.epochs, args.images) for seed in range(args.seeds) for row in ROWS]
+    tasks = [(*row, seed, args.data) for seed in range(args.seeds) for row in ROWS]
     with Pool(args.processes) as pool:
         for run in pool.imap(_learn, [task for task in tasks if task[:3] not in done]):
             runs.append(run)
@@ -101,7 +107,7 @@ def main() -> None:
             if args.json:
                 with args.json.open("a") as file:
                     file.write(json.dumps(run) + "\n")
-    print(table(runs))
+    print(table(runs, LAYERS[args.data][0]))
     for guide, warm in ROWS:
         layers = [sum(n > 0 for n in run["active"]) for run in runs if (run["guide"], run["warm"]) == (guide, warm)]
         if layers:
