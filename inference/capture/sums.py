@@ -3,7 +3,7 @@
     A_1 B_1 + ... + A_T B_T = [A_1 ... A_T] [B_1; ...; B_T]
 
 Such a sum is the gradient of weights that are used T times, by a recurrent network. T products write a matrix as large
-as the weights T times, and read it as often to add it up: on a CPU a fifth of DRAW's step.
+as the weights T times, and read it as often to add it up: of DRAW's step on a CPU some 5 %, uncompiled 10 to 15 %.
 """
 
 from typing import Any
