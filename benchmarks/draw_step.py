@@ -6,12 +6,13 @@ float32:
 
     draw_step.ours_over_handwritten    ours, compiled / the loop
     draw_step.pyro_over_ours           Pyro's SVI.step on our DRAW's model and guide / ours, compiled
+    draw_step.pyro_lstmcell_over_ours  Pyro's SVI.step on a program of its own, nn.LSTMCell and nn.Linear / ours
     draw_step.first_step_seconds       the first compiled step, nothing of it taken from an earlier run's cache
     draw_step.break_even_steps         that time / the time that compilation saves a step
 
-Pyro's figure holds two of our gains already, which are the program's own: the image goes to the gates once and not T
-times, and the model takes over the canvas that the guide has drawn. `pyro, canvas twice` is without the second. Then
-tables: the step as Pyro runs it, uncompiled, by T, with and without attention, and a DLGM's by its layers L.
+`pyro` on our object holds gains that are the program's own: oneDNN's products, the image that goes to the gates once
+and not T times, and the canvas that the model takes over from the guide; `pyro, nn.LSTMCell` is without them. Then tables:
+the step as Pyro runs it, uncompiled, by T, with and without attention, and a DLGM's by its layers L.
 """
 
 import os
@@ -19,12 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from itertools import cycle
+from typing import Any
 
 import pyro
 import pyro.infer
 import pyro.optim
 import torch
 from common import in_turn, machine, matmul_speed, parser, report
+from pyro.distributions import Bernoulli, Normal
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -43,13 +46,9 @@ def our_step(model: nn.Module, batches: Tensor, compile: bool) -> Step:
     return lambda: svi.step(next(data))
 
 
-def pyro_step(batches: Tensor, twice: bool) -> Step:
-    draw = DRAW(D, None, T, Z, H)
-
+def pyro_step(draw: Any, batches: Tensor) -> Step:
     def model(x: Tensor) -> None:
-        pyro.module("draw", draw)
-        if twice:
-            draw._handover.take(draw, [])
+        pyro.module(type(draw).__name__, draw)
         draw.model(x)
 
     adam = pyro.optim.Adam({"lr": 1e-3})
@@ -77,6 +76,32 @@ class HandWritten(nn.Module):
             d = self.decoder(mean + torch.exp(0.5 * log_var) * torch.randn_like(mean), d)
             c = c + self.write(d[0])
         return (binary_cross_entropy_with_logits(c, x, reduction="sum") + kl) / len(x)
+
+
+class PyroDRAW(HandWritten):
+    """The same networks as a program in Pyro: the guide draws to see what is lacking, and the model draws again."""
+
+    def guide(self, x: Tensor) -> None:
+        """q(z1 ... zT | x)."""
+        e = d = (x.new_zeros(len(x), H), x.new_zeros(len(x), H))
+        c = x.new_zeros(len(x), D)
+        with pyro.plate("data", len(x)):
+            for t in range(T):
+                e = self.encoder(torch.cat([x, x - torch.sigmoid(c), d[0]], 1), e)
+                mean, log_var = self.head(e[0]).chunk(2, dim=-1)
+                d = self.decoder(pyro.sample(f"z{t}", Normal(mean, torch.exp(0.5 * log_var)).to_event(1)), d)
+                c = c + self.write(d[0])
+
+    def model(self, x: Tensor) -> None:
+        """p(x, z1 ... zT)."""
+        d = (x.new_zeros(len(x), H), x.new_zeros(len(x), H))
+        c = x.new_zeros(len(x), D)
+        with pyro.plate("data", len(x)):
+            for t in range(T):
+                prior = Normal(x.new_zeros(len(x), Z), x.new_ones(len(x), Z)).to_event(1)
+                d = self.decoder(pyro.sample(f"z{t}", prior), d)
+                c = c + self.write(d[0])
+            pyro.sample("x", Bernoulli(logits=c, validate_args=False).to_event(1), obs=x)
 
 
 def handwritten_step(batches: Tensor) -> Step:
@@ -123,8 +148,8 @@ def main() -> None:
             "ours": ours,
             "uncompiled": our_step(DRAW(D, None, T, Z, H), batches, compile=False),
             "handwritten": handwritten_step(batches),
-            "pyro": pyro_step(batches, twice=False),
-            "pyro, canvas twice": pyro_step(batches, twice=True),
+            "pyro": pyro_step(DRAW(D, None, T, Z, H), batches),
+            "pyro, nn.LSTMCell": pyro_step(PyroDRAW(), batches),
         },
         rounds=args.rounds, warmup=2, block=2,
     )  # fmt: skip
@@ -134,6 +159,7 @@ def main() -> None:
     ratios = {
         "draw_step.ours_over_handwritten": times["ours"].ms / times["handwritten"].ms,
         "draw_step.pyro_over_ours": times["pyro"].ms / times["ours"].ms,
+        "draw_step.pyro_lstmcell_over_ours": times["pyro, nn.LSTMCell"].ms / times["ours"].ms,
         "draw_step.first_step_seconds": first_step,
         "draw_step.break_even_steps": 1e3 * first_step / (times["uncompiled"].ms - times["ours"].ms),
     }
