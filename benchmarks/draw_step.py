@@ -11,8 +11,8 @@ float32:
     draw_step.break_even_steps         that time / the time that compilation saves a step
 
 `pyro` on our object holds gains that are the program's own: oneDNN's products, the image that goes to the gates once
-and not T times, and the canvas that the model takes over from the guide; `pyro, nn.LSTMCell` is without them. Then tables:
-the step as Pyro runs it, uncompiled, by T, with and without attention, and a DLGM's by its layers L.
+and not T times, and the canvas that the model takes over from the guide; `pyro, nn.LSTMCell` is without them.
+Then tables: the step as Pyro runs it, uncompiled, by T, with and without attention, and a DLGM's by its layers L.
 """
 
 import os
