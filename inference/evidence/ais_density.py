@@ -4,6 +4,10 @@
 
 T maps real numbers to each site's support; m and s are the moments of draws of the guide (or of the prior), datum by
 datum. So the normal N(0, I) in y is near the posterior where the guide is, and one step size fits all coordinates.
+
+A layer's normal p(z_1 | z_2) = N(l(z_2), diag t(z_2)^2) may hold a unit much closer to l than the unit's own spread.
+Such a unit is moved relative to it, z_1 = l + t (m + s y): each unit of each datum in the way whose independent normals
+are nearer to the guide's draws, which is that of less entropy, log sd(z_1) or log sd((z_1 - l) / t) + E[log t].
 """
 
 from collections.abc import Iterator
@@ -13,8 +17,9 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import Independent, Normal, biject_to
 
 from inference.capture.potential import is_identity
 from inference.errors import ShapeError, UnsupportedModelError
@@ -33,11 +38,20 @@ class Latent(NamedTuple):
     rest: tuple[int, ...]  # of one datum: inner plates and event
     axis: int  # of the data plate in the whole value, negative
     ones: int  # dims of size one that Pyro puts between particles and the site's own plates
+    hangs: bool  # a normal whose location or scale hangs on other latents
 
     @property
     def size(self) -> int:
         """Numbers of one datum."""
         return torch.Size(self.rest).numel()
+
+    def flat(self, value: Tensor) -> Tensor:
+        """A value (K, *its dims) as (K, N, size)."""
+        return value.movedim(self.axis, 1).reshape(len(value), -1, self.size)
+
+    def shaped(self, flat: Tensor) -> Tensor:
+        """And back."""
+        return flat.reshape(*flat.shape[:2], *(1,) * self.ones, *self.rest).movedim(1, self.axis)
 
 
 class Density:
@@ -48,6 +62,7 @@ class Density:
         self.sizes = [latent.size for latent in latents.values()]
         self.mean: Any = 0.0  # (N, F)
         self.sd: Any = 1.0  # (N, F)
+        self.relative: Any = None  # (N, F) units that move relative to their normal; None where no normal hangs on any
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -64,26 +79,42 @@ class Density:
                 for parameter in asked:
                     parameter.requires_grad_(True)
 
-    def whiten(self, start: str, draws: int) -> None:
-        """Set m and s to the moments of draws of the "guide" or the "prior"; uses the current RNG."""
-        z = self.drawn(self.pair.guide if start == "guide" else self.pair.model, draws)
-        self.mean, self.sd = z.mean(0), z.std(0).clamp(min=LEAST_SD)
-
     @torch.no_grad()
-    def drawn(self, program: Any, draws: int) -> Tensor:
-        """Unconstrained draws (K, N, F) of a program."""
+    def whiten(self, start: str, draws: int) -> None:
+        """Set m, s and what is relative by draws of the "guide" or the "prior"; uses the current RNG."""
         with pyro.plate(PARTICLES, draws, dim=self.layout.particles):
-            trace: Any = poutine.trace(program).get_trace(*self.data)
-        return self.unconstrained({name: trace.nodes[name]["value"] for name in self.latents})
+            trace: Any = poutine.trace(self.pair.guide if start == "guide" else self.pair.model).get_trace(*self.data)
+        values = {name: trace.nodes[name]["value"] for name in self.latents}
+        if any(latent.hangs for latent in self.latents.values()):
+            self.relative = None
+            z, (loc, scale) = self.unconstrained(values), self._normals(values)
+            self.relative = ((z - loc) / scale).std(0).log() + scale.log().mean(0) < z.std(0).log()
+        z = self.unconstrained(values)
+        self.mean, self.sd = z.mean(0), z.std(0).clamp(min=LEAST_SD)
 
     def unconstrained(self, values: dict[str, Tensor]) -> Tensor:
         """The sites' values, (K, *their dims) each, as one tensor (K, N, F) of m + s y."""
         parts = []
         for name, latent in self.latents.items():
-            value = values[name]
-            real = value if latent.transform is None else latent.transform.inv(value)
-            parts.append(real.movedim(latent.axis, 1).reshape(len(real), -1, latent.size))
-        return torch.cat(parts, -1)
+            parts.append(latent.flat(values[name] if latent.transform is None else latent.transform.inv(values[name])))
+        z = torch.cat(parts, -1)
+        if self.relative is None:
+            return z
+        loc, scale = self._normals(values)
+        return torch.where(self.relative, (z - loc) / scale, z)
+
+    @torch.no_grad()
+    def _normals(self, values: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Location and scale (K, N, F) of the normals that hang on other latents; 0 and 1 elsewhere."""
+        with pyro.plate(PARTICLES, len(next(iter(values.values()))), dim=self.layout.particles):
+            trace: Any = poutine.trace(poutine.condition(self.pair.model, data=values)).get_trace(*self.data)
+        locs, scales = [], []
+        for name, latent in self.latents.items():
+            value, base = values[name], _normal(trace.nodes[name]["fn"])
+            loc, scale = (base.loc, base.scale) if latent.hangs else (torch.zeros_like(value), torch.ones_like(value))
+            locs.append(latent.flat(loc.expand(value.shape)))
+            scales.append(latent.flat(scale.expand(value.shape)))
+        return torch.cat(locs, -1), torch.cat(scales, -1)
 
     def repeated(self, values: dict[str, Tensor], k: int) -> dict[str, Tensor]:
         """One value of each site, (*its dims), as that of K particles."""
@@ -102,17 +133,40 @@ class Density:
 
     def sites(self, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The sites' values, (K, *their dims) each, and log |dz / dy| (K or 1, N), at y (K, N, F)."""
+        if self.relative is None:
+            return self._placed(y)
+        trace, log_det = self._run(y)
+        return {name: trace.nodes[name]["value"] for name in self.latents}, log_det
+
+    def _placed(self, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """T(m + s y), and log |dz / dy|, as if nothing were relative."""
         values, log_det = {}, torch.log(self.sd).sum(-1).unsqueeze(0)
-        for (name, latent), part in zip(
-            self.latents.items(), (self.mean + self.sd * y).split(self.sizes, -1), strict=True
-        ):
-            real = part.reshape(len(y), part.shape[1], *(1,) * latent.ones, *latent.rest)
-            real = real.movedim(1, latent.axis)
+        parts = (self.mean + self.sd * y).split(self.sizes, -1)
+        for (name, latent), part in zip(self.latents.items(), parts, strict=True):
+            real = latent.shaped(part)
             values[name] = real if latent.transform is None else latent.transform(real)
             if latent.transform is not None:
                 term = latent.transform.log_abs_det_jacobian(real, values[name])
                 log_det = log_det + per_unit(term, self.layout)
         return values, log_det
+
+    def _run(self, y: Tensor) -> tuple[Any, Tensor]:
+        """The model's trace at y, and log |dz / dy|."""
+        values, log_det = self._placed(y)
+        held: Any = poutine.condition(self.pair.model, data=values)
+        if self.relative is not None:
+            masks = self.relative.unsqueeze(0).split(self.sizes, -1)
+            both = zip(self.latents.items(), masks, strict=True)
+            relative = {name: latent.shaped(mask) for (name, latent), mask in both if latent.hangs}
+            held = _Relative(relative)(held)
+        with pyro.plate(PARTICLES, len(y), dim=self.layout.particles):
+            trace: Any = poutine.trace(held).get_trace(*self.data)
+        if self.relative is not None:
+            for name, mask in relative.items():
+                scale = _normal(trace.nodes[name]["fn"]).scale
+                stretch = torch.where(mask, scale.log(), 0.0).expand(trace.nodes[name]["value"].shape)
+                log_det = log_det + self.latents[name].flat(stretch).sum(-1)
+        return trace, log_det
 
     def plain(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """The values of `sites` without the dims of size one: (K, *the site's own) each."""
@@ -120,9 +174,7 @@ class Density:
 
     def __call__(self, y: Tensor) -> Tensor:
         """The value of g (K, N) in nats at y (K, N, F)."""
-        values, total = self.sites(y)
-        with pyro.plate(PARTICLES, len(y), dim=self.layout.particles):
-            trace: Any = poutine.trace(poutine.condition(self.pair.model, data=values)).get_trace(*self.data)
+        trace, total = self._run(y)
         for site in trace.nodes.values():
             if is_stochastic(site):
                 total = total + per_unit(log_prob(site, self.layout), self.layout)
@@ -169,6 +221,8 @@ def _latent(site: dict[str, Any], again: dict[str, Any], structure: Structure) -
         raise UnsupportedModelError(
             f"the support of '{name}', {fn.support}, has no bijection from the real numbers: use log_marginal()"
         ) from None
+    base, its = _normal(fn), _normal(again["fn"])
+    hangs = base is not None and not (torch.equal(base.loc, its.loc) and torch.equal(base.scale, its.scale))
     real = transform.inv(value)
     if not torch.equal(real, other.inv(value)):
         raise UnsupportedModelError(
@@ -178,6 +232,26 @@ def _latent(site: dict[str, Any], again: dict[str, Any], structure: Structure) -
     axis = structure.dim - event
     rest = list(real.shape)
     del rest[axis]
-    return Latent(
-        None if is_identity(transform) else transform, tuple(rest), axis, structure.nesting - len(fn.batch_shape)
-    )
+    ones = structure.nesting - len(fn.batch_shape)
+    return Latent(None if is_identity(transform) else transform, tuple(rest), axis, ones, hangs)
+
+
+def _normal(fn: Any) -> Any:
+    """The normal distribution that a site's independent values have, or None."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return fn if isinstance(fn, Normal) else None
+
+
+class _Relative(Messenger):
+    """Moves units, which are held at real numbers u, to l + t u, with l and t of their own normal."""
+
+    def __init__(self, units: dict[str, Tensor]):
+        super().__init__()
+        self.units = units
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.units:
+            base = _normal(msg["fn"])
+            u = msg["value"]
+            msg["value"] = torch.where(self.units[msg["name"]], base.loc + base.scale * u, u)
