@@ -16,9 +16,11 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from inference.errors import UnsupportedModelError
+from inference.errors import RunError, UnsupportedModelError
 
-__all__ = ["Pair", "Structure", "as_pair", "evaluating", "is_latent", "is_stochastic", "refuse_dropout"]
+__all__ = [
+    "Pair", "Structure", "as_pair", "evaluating", "is_latent", "is_stochastic", "refuse_dropout", "refuse_untrained",
+]  # fmt: skip
 
 DATA_PLATE = "data"
 
@@ -172,6 +174,12 @@ def refuse_dropout(pair: Pair, what: str, instead: str) -> None:
                     f"{what} runs the guide twice, and dropout would differ between the two: use {instead}, or no "
                     "dropout"
                 )
+
+
+def refuse_untrained(given: Any, pair: Pair) -> None:
+    """Refuse a tuple of programs that made parameters of their own when they ran just now: nothing has trained them."""
+    if isinstance(given, tuple) and pair.owns_parameters():
+        raise RunError("a tuple (model, guide) has no trained pyro.param: pass svi.pair, or one Pair to both")
 
 
 def _kind(arg: Any, first: Any) -> Any:

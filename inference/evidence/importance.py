@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.errors import RunError, ShapeError
-from inference.pair import Pair, as_pair
+from inference.errors import ShapeError
+from inference.pair import Pair, as_pair, refuse_untrained
 from inference.types import Nats
 from inference.weights import weigh
 
@@ -111,12 +111,6 @@ def summarise(values: Tensor, k: int) -> Nats:
     n = len(values)
     se = float(values.std(correction=1)) / math.sqrt(n) if n > 1 else math.nan
     return Nats(float(values.mean()), se, n, k)
-
-
-def refuse_untrained(given: Any, pair: Pair) -> None:
-    """Refuse a tuple of programs that made parameters of their own when they ran just now: nothing has trained them."""
-    if isinstance(given, tuple) and pair.owns_parameters():
-        raise RunError("a tuple (model, guide) has no trained pyro.param: pass svi.pair, or one Pair to both")
 
 
 def device_of(pair: Pair, x: Tensor) -> torch.device:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from inference.errors import ShapeError, UnsupportedModelError
 from inference.evidence.classify import bayes
-from inference.evidence.importance import bound_per_datum, device_of, importance_weights, refuse_untrained
-from inference.pair import Pair, as_pair
+from inference.evidence.importance import bound_per_datum, device_of, importance_weights
+from inference.pair import Pair, as_pair, refuse_untrained
 from inference.weights import PARTICLES, layout_of, particles, per_unit
 
 __all__ = ["Labels", "label_posterior"]

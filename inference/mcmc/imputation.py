@@ -18,8 +18,7 @@ from torch.distributions import Independent
 
 from inference.dreams import check_dream, dream
 from inference.errors import ShapeError, UnsupportedModelError
-from inference.evidence.importance import refuse_untrained
-from inference.pair import Pair, Structure, as_pair, is_latent
+from inference.pair import Pair, Structure, as_pair, is_latent, refuse_untrained
 from inference.weights import run, weigh_traces
 
 __all__ = ["Imputed", "impute"]

@@ -308,6 +308,27 @@ def test_a_saved_state_goes_on_in_another_model(guide: str, posterior: str) -> N
 EXAMPLE = "DLGM(784, z_dims=(100, 50), hidden=((200, 200), (100, 100)))"
 
 
+def test_the_doubly_reparameterised_gradient_of_a_ladder_has_the_plain_ones_mean() -> None:
+    """Its guide holds the model's p(z1 | z2), so that their networks have both kinds of gradient."""
+    torch.manual_seed(2)
+    model = DLGM(3, (2, 2), ((3,), (3,)), guide="ladder").double()
+    x = torch.tensor([[1.0, 0.0, 1.0]]).double().expand(1500, -1)
+    parameters = list(model.parameters())
+
+    def gradients(kind: str) -> Tensor:  # of 40 batches, (40, parameters)
+        found = []
+        for _ in range(40):
+            loss = IWAE(4, kind)(model, x).loss
+            found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]))
+        return torch.stack(found)
+
+    plain, dreg = gradients("plain"), gradients("dreg")
+    se = ((plain.var(0) + dreg.var(0)) / 40).sqrt()
+    moved = se > 0  # weights of pixels that are 0 have no gradient
+    assert moved.sum() > 60
+    assert ((plain.mean(0) - dreg.mean(0))[moved] / se[moved]).abs().max() < 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
