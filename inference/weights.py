@@ -80,9 +80,7 @@ def weigh(
         return weigh_enumerated(pair, batch, k, structure)
     check_k(k)
     with pair.scope(), pyro.validation_enabled(False):
-        guide_trace = run(pair.guide, batch, k, structure)
-        model_trace = run(poutine.replay(pair.model, trace=guide_trace), batch, k, structure)
-        return weigh_traces(model_trace, guide_trace, k, structure, closed_form_kl)
+        return weigh_traces(*run_both(pair, batch, k, structure), k, structure, closed_form_kl)
 
 
 def check_k(k: int) -> None:
@@ -105,6 +103,17 @@ def run(program: Any, batch: tuple[Any, ...], k: int, structure: Structure) -> A
         ) from error
 
 
+def run_both(pair: Pair, batch: tuple[Any, ...], k: int, structure: Structure) -> tuple[Any, Any]:
+    """The traces of the model, at the guide's draws, and of the guide."""
+    guide_trace = run(pair.guide, batch, k, structure)
+    return run(poutine.replay(pair.model, trace=guide_trace), batch, k, structure), guide_trace
+
+
+def stochastic_sites(*traces: Any) -> list[dict[str, Any]]:
+    """The sample sites of each trace, by name."""
+    return [{name: site for name, site in trace.nodes.items() if is_stochastic(site)} for trace in traces]
+
+
 def particles(k: int, structure: Structure) -> Any:
     """A plate of K particles left of all the model's own plates; nothing at all for one particle."""
     return pyro.plate(PARTICLES, k, dim=-1 - structure.nesting) if k > 1 else nullcontext()
@@ -114,8 +123,7 @@ def weigh_traces(
     model_trace: Any, guide_trace: Any, k: int, structure: Structure, closed_form_kl: bool = False
 ) -> Weights:
     """Weights of two traces without enumerated sites."""
-    model = {name: site for name, site in model_trace.nodes.items() if is_stochastic(site)}
-    guide = {name: site for name, site in guide_trace.nodes.items() if is_stochastic(site)}
+    model, guide = stochastic_sites(model_trace, guide_trace)
     scores = [name for name, site in guide.items() if not site["fn"].has_rsample]
     layout, rows = layout_of(model.values(), k, structure)
 

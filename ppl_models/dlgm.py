@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ppl_models.gaussian import FixedNoise, collapse_linear, product
-from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, mlp
+from ppl_models.nn import ACTIVATIONS, BernoulliVector, GaussianHead, mlp, output_start
 from ppl_models.rank_one import RankOneHead, RankOneNormal
 
 __all__ = ["DLGM"]
@@ -92,7 +92,8 @@ class DLGM(nn.Module):
         if likelihood == "gaussian":
             self.log_scale = nn.Parameter(torch.zeros(x_dim))
         if mean is not None:
-            self._start_at(mean)
+            with torch.no_grad():
+                self.decoder[-1].bias.copy_(output_start(mean, x_dim, likelihood))  # pyright: ignore
 
     def model(self, x: Tensor) -> None:
         """p(x, z1, ..., zL) of rows x (N, D)."""
@@ -191,17 +192,6 @@ class DLGM(nn.Module):
         if self.posterior == "rank_one":
             return RankOneNormal(*parameters)
         return dist.Normal(*parameters).to_event(1)
-
-    @torch.no_grad()
-    def _start_at(self, mean: Tensor) -> None:
-        if mean.numel() != self.x_dim:
-            raise ValueError(
-                f"mean holds {mean.numel()} values, not x_dim={self.x_dim}: "
-                "pass the mean of the training rows, x.mean(0)"
-            )
-        # pixels that are always 0 would start at minus infinity
-        start = torch.logit(mean.clamp(0.001, 0.999)) if self.likelihood == "bernoulli" else mean
-        self.decoder[-1].bias.copy_(start)  # pyright: ignore
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from inference.errors import RunError
 
 __all__ = ["dlgm", "draw", "iwae2"]
 
-BURDA = {"z_dims": [100, 50], "hidden": [[200, 200], [100, 100]]}  # 784-200-200-100-100-100-50
+Z_DIMS, HIDDEN = "100,50", "200,200/100,100"  # Burda's network, 784-200-200-100-100-100-50
 
 Objective = Annotated[str, typer.Option(help="elbo or iwae")]
 K = Annotated[int | None, typer.Option(help="samples per datum: 1 for elbo, 5 for iwae")]
@@ -38,10 +38,10 @@ Likelihood = Annotated[str, typer.Option(help="bernoulli or gaussian")]
 def dlgm(
     data: o.Data,
     out: o.Out,
-    z_dims: Annotated[str, typer.Option(help="latent dimensions of each layer, from the data up")] = "100,50",
+    z_dims: Annotated[str, typer.Option(help="latent dimensions of each layer, from the data up")] = Z_DIMS,
     hidden: Annotated[
         str, typer.Option(help="units of the deterministic layers below each, / between layers; - for none")
-    ] = "200,200/100,100",
+    ] = HIDDEN,
     guide: Guide = "ladder",
     posterior: Posterior = "diagonal",
     noise: Noise = "network",
@@ -94,8 +94,7 @@ def dlgm(
     start(run, out, device=device, devices=devices, strategy=strategy)
 
 
-@train_app.command(rich_help_panel=WITH_A_BOUND)
-@guarded
+@train_app.command(rich_help_panel=WITH_A_BOUND)  # guarded by dlgm
 def iwae2(
     data: o.Data,
     out: o.Out,
@@ -127,19 +126,14 @@ def iwae2(
     tensorboard: o.Tensorboard = False,
 ) -> None:
     """Train Burda's two-layer network (2016), 784-200-200-100-100-100-50: `dlgm` in that setting, on IWAE-5."""
-    from inference.cli.running import draws, start
-    from inference.cli.runs import Run
-
-    elbo_epochs, dream_epochs, kl_warmup = _shares(epochs, objective, devices, elbo_epochs, dream_epochs, kl_warmup)
-    run = Run(
-        model="dlgm", options={**BURDA, "guide": guide},
-        data=data, binarize=binarize, objective=objective, k=draws(objective, k), elbo_epochs=elbo_epochs,
-        dream_epochs=dream_epochs, gradient=gradient, epochs=epochs, batch_size=batch_size, lr=lr, lr_final=lr_final,
-        seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm, kl_warmup=kl_warmup,
-        patience=patience, precision=precision, compile=compile, threads=threads,
-        checkpoint_epochs=checkpoint_epochs, checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
+    dlgm(
+        data, out, z_dims=Z_DIMS, hidden=HIDDEN, guide=guide, objective=objective, k=k, elbo_epochs=elbo_epochs,
+        dream_epochs=dream_epochs, gradient=gradient, binarize=binarize, epochs=epochs, batch_size=batch_size, lr=lr,
+        lr_final=lr_final, seed=seed, weight_decay=weight_decay, adam_eps=adam_eps, clip_norm=clip_norm,
+        kl_warmup=kl_warmup, patience=patience, device=device, devices=devices, strategy=strategy,
+        precision=precision, compile=compile, threads=threads, checkpoint_epochs=checkpoint_epochs,
+        checkpoint_minutes=checkpoint_minutes, tensorboard=tensorboard,
     )  # fmt: skip
-    start(run, out, device=device, devices=devices, strategy=strategy)
 
 
 @train_app.command(rich_help_panel=WITH_A_BOUND)

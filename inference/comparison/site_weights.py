@@ -11,13 +11,12 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from inference.errors import UnsupportedModelError
 from inference.mcmc.joint import read
-from inference.pair import as_pair, is_stochastic
-from inference.weights import check_k, layout_of, log_prob, per_unit, run
+from inference.pair import as_pair
+from inference.weights import check_k, layout_of, log_prob, per_unit, run_both, stochastic_sites
 
 __all__ = ["site_log_weights"]
 
@@ -47,12 +46,7 @@ def site_log_weights(pair: Any, *batch: Any, k: int = 1000, seed: int = 0) -> tu
         raise UnsupportedModelError(f"'{names}' is summed out and has no weights of its own: ask for khat(log_w) alone")
     with torch.random.fork_rng(), torch.no_grad(), pair.scope(), pair.evaluating(), pyro.validation_enabled(False):
         torch.manual_seed(seed)
-        guide_trace = run(pair.guide, batch, k, structure)
-        model_trace = run(poutine.replay(pair.model, trace=guide_trace), batch, k, structure)
-        model, guide = (
-            {name: site for name, site in trace.nodes.items() if is_stochastic(site)}
-            for trace in (model_trace, guide_trace)
-        )
+        model, guide = stochastic_sites(*run_both(pair, batch, k, structure))
         layout, _ = layout_of(model.values(), k, structure)
         log_p = {name: per_unit(log_prob(site, layout), layout) for name, site in model.items()}
         log_q = {name: per_unit(log_prob(site, layout), layout) for name, site in guide.items()}

@@ -10,14 +10,22 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from inference.errors import ShapeError, UnsupportedModelError
 from inference.evidence.importance import device_of, summarise
-from inference.pair import as_pair, is_latent, is_stochastic
+from inference.pair import as_pair, is_latent
 from inference.types import Nats
-from inference.weights import check_k, closed_form, layout_of, log_prob, per_unit, run, scaled
+from inference.weights import (
+    check_k,
+    closed_form,
+    layout_of,
+    log_prob,
+    per_unit,
+    run_both,
+    scaled,
+    stochastic_sites,
+)
 
 __all__ = ["kl_by_site"]
 
@@ -63,12 +71,7 @@ def kl_by_site(pair: Any, x: Tensor | tuple[Tensor, ...], draws: int = 1, *, see
                 )
             if not structure.local:
                 raise ShapeError("a latent site lies outside the data plate, so no datum has a share of its own")
-            guide_trace = run(pair.guide, batch, draws, structure)
-            model_trace = run(poutine.replay(pair.model, trace=guide_trace), batch, draws, structure)
-            model, guide = (
-                {name: site for name, site in trace.nodes.items() if is_stochastic(site)}
-                for trace in (model_trace, guide_trace)
-            )
+            model, guide = stochastic_sites(*run_both(pair, batch, draws, structure))
             layout, _ = layout_of(model.values(), draws, structure)
             closed = closed_form(model, guide)
             for name, site in guide.items():

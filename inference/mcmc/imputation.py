@@ -19,7 +19,7 @@ from torch.distributions import Independent
 from inference.dreams import check_dream, dream
 from inference.errors import ShapeError, UnsupportedModelError
 from inference.pair import Pair, Structure, as_pair, is_latent, refuse_untrained
-from inference.weights import run, weigh_traces
+from inference.weights import run, run_both, weigh_traces
 
 __all__ = ["Imputed", "impute"]
 
@@ -93,8 +93,7 @@ def impute(
 
 def _move(pair: Pair, x: Tensor, last: Any, structure: Structure) -> tuple[Tensor, Tensor, Tensor, Any]:
     """Draw z given x, or keep the last one: draw and mean of p(x | z), the rows that took the new z, and z's trace."""
-    guide = run(pair.guide, (x,), 1, structure)
-    model = run(poutine.replay(pair.model, trace=guide), (x,), 1, structure)
+    model, guide = run_both(pair, (x,), 1, structure)
     drawn, mean = _pixels(model)
     if last is None:
         return drawn, mean, x.new_ones(len(x)), guide
